@@ -1,0 +1,1 @@
+"""bigquery-reverse-etl: rows out of BigQuery into Customer.io, fast, and none of them lost."""

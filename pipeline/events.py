@@ -1,0 +1,99 @@
+"""What the engine tells whoever watches it: one frozen record per batch, never per row.
+
+Prometheus, the progress bars and the run report are observers of these; the engine knows none
+of them. No record carries row content or a run's id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.model import Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base: every event belongs to one sync and one destination of it."""
+
+    sync: str
+    destination: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started(Event):
+    """A run begins, or goes on. rows: how many there are to read; None when unknown."""
+
+    rows: int | None
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded(Event):
+    """A frame was read and encoded. read_seconds: waiting for the source; invalid: by reason."""
+
+    rows: int
+    nbytes: int
+    read_seconds: float
+    encode_seconds: float
+    invalid: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempted(Event):
+    """One HTTP request ended, whatever came back. status 0: no answer, `error` says why."""
+
+    status: int
+    error: str
+    seconds: float
+    rows: int
+    nbytes: int
+    encoding: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retried(Event):
+    """A request will be sent again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throttled(Event):
+    """A sender waited. cause: rate_limit or retry_after."""
+
+    cause: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled(Event):
+    """A Delivery: rows delivered, and rows rejected by reason."""
+
+    delivered: int
+    rejected: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buffered(Event):
+    """What is between encoder and settled now: packed bytes, and rows."""
+
+    nbytes: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed(Event):
+    """A Checkpoint is durable. at: Unix seconds."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished(Event):
+    """A run ended. destination is empty: it speaks of the whole run. at: Unix seconds."""
+
+    result: Result
+    seconds: float
+    at: float
+    bytes_billed: int
