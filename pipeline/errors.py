@@ -56,6 +56,12 @@ class DestinationError(PipelineError):
     exit_code = 75
 
 
+class DestinationRefused(DestinationError):
+    """A destination refuses the request as such: a wrong endpoint, not a row or an outage."""
+
+    exit_code = 78
+
+
 class CredentialsError(PipelineError):
     """A source or destination refused who we are, or what we are allowed to do."""
 

@@ -69,6 +69,7 @@ class Reading:
     query_started: int
     rows: int | None = None
     expires: int | None = None
+    bytes_processed: int = 0
     bytes_billed: int = 0
     details: Mapping[str, str] = field(default_factory=dict)
 
@@ -167,11 +168,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a destination accepts: bytes of one payload, and bytes and payloads of one request."""
+    """What a destination accepts: bytes of one payload, and bytes and payloads of one request.
+
+    requests_per_second: what it allows when the configuration sets no rate; None: any.
+    """
 
     payload_bytes: int
     batch_bytes: int
     batch_rows: int
+    requests_per_second: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,11 +194,15 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request as a Transport sends it. `headers` may hold secrets: never log it."""
+    """One request as a Transport sends it. `headers` may hold secrets: never log it.
+
+    encoding: what the Transport shall do to the body: identity or gzip.
+    """
 
     url: str
     headers: Mapping[str, str]
     body: bytes
+    encoding: str = "identity"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +231,7 @@ class Verdict:
 
     after: seconds to wait before the next try, when the destination said so.
     throttled: the destination asked us to slow down (429), as opposed to failed.
+    by_size: the request was too large (413): no row is at fault yet; only with SPLIT.
     credentials: it is who we are that was refused; only with HALT.
     message: in the destination's words; never row content.
     """
@@ -231,6 +241,7 @@ class Verdict:
     message: str = ""
     after: float | None = None
     throttled: bool = False
+    by_size: bool = False
     credentials: bool = False
 
 
@@ -242,6 +253,7 @@ class Delivery:
     rejections: tuple[DeadLetter, ...] = ()
     requests: int = 0
     retries: int = 0
+    bytes_sent: int = 0
 
 
 class Result(StrEnum):

@@ -6,7 +6,7 @@ contract that the tests of each implementation hold.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,17 +75,20 @@ class Source(Protocol):
         Raises ConfigError, SourceError, CredentialsError.
         """
 
-    def read(self, reading: Reading, stream: int, first: int) -> AsyncIterator[Frame]:
+    def read(self, reading: Reading, stream: int, first: int) -> AsyncGenerator[Frame, None]:
         """Rows of a stream from row `first` on, in order, without gap or overlap.
 
         Goes on by itself after passing faults. Closing the iterator cancels the read.
         Raises SourceError when it can't go on, ReadingExpired when the Reading is gone.
         """
 
+    def sql(self, window: Window) -> str:
+        """The query as it is sent for a window; empty where there is none."""
+
     async def dry_run(self, window: Window) -> DryRun:
         """Check the query and say what it would scan, without running it."""
 
-    async def preview(self, window: Window, rows: int) -> pa.Table:
+    async def preview(self, window: Window, rows: int, job_key: str) -> pa.Table:
         """At most `rows` rows of the query's result."""
 
     async def close(self) -> None:
@@ -197,8 +200,18 @@ class DeadLetterRecord:
     letter: DeadLetter
 
 
-class Store(Protocol):
-    """Windows, runs, Checkpoints and dead letters, durably. Blocking: call it in a thread.
+class Settlements(Protocol):
+    """What the run needs of a Ledger: one destination's settled rows, per stream."""
+
+    def settle(self, span: Span) -> None:
+        """Count a span as settled; in any order, each row once."""
+
+    def checkpoints(self) -> dict[int, int]:
+        """Stream -> rows settled without a gap from its start."""
+
+
+class RunStore(Protocol):
+    """What the run needs of a Store. Blocking: call it in a thread.
 
     Every method is one transaction. Raises StateError; LeaseError from begin when another live
     process runs the sync, and from commit, attach and finish when the lease was lost meanwhile.
@@ -238,6 +251,10 @@ class Store(Protocol):
 
         INTERRUPTED and FAILED leave the run open for the next begin, with its result noted.
         """
+
+
+class Store(RunStore, Protocol):
+    """Windows, runs, Checkpoints and dead letters, durably."""
 
     def window(self, sync: str) -> Window:
         """The window the next run would get."""

@@ -1,0 +1,41 @@
+"""One payload per line of a file (NDJSON): for dry runs, and to see what would be sent."""
+
+from __future__ import annotations
+
+from pipeline.model import Action, Answer, Envelope, Limits, Request, Verdict
+
+# Large enough for any row worth a line, small enough for a few of them in memory.
+LIMITS = Limits(payload_bytes=4_000_000, batch_bytes=4_100_000, batch_rows=10_000)
+
+
+class File:
+    """A `Destination` that accepts everything.
+
+    limits: in a dry run, those of the destination it stands for.
+    """
+
+    def __init__(self, *, name: str, limits: Limits = LIMITS) -> None:
+        self._name, self._limits = name, limits
+
+    @property
+    def name(self) -> str:
+        """Its name in the configuration."""
+        return self._name
+
+    @property
+    def limits(self) -> Limits:
+        """In bytes."""
+        return self._limits
+
+    @property
+    def envelope(self) -> Envelope:
+        """Lines."""
+        return Envelope(prefix=b"", separator=b"\n", suffix=b"\n")
+
+    def request(self, body: bytes) -> Request:
+        """Lines to append."""
+        return Request(url="", headers={}, body=body)
+
+    def judge(self, answer: Answer, now: float) -> Verdict:  # noqa: ARG002 - the port's shape
+        """Written is delivered; what can't be written is raised by the transport."""
+        return Verdict(action=Action.DELIVERED)

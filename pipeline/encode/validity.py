@@ -1,0 +1,44 @@
+"""Which rows of a batch are invalid, and why: the first reason found counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.model import Reason
+
+_REASONS = tuple(Reason)
+
+
+class Validity:
+    """Costs nothing while every row is valid."""
+
+    __slots__ = ("_rows", "reasons")
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        # Per row: 0 for valid, else 1 + the reason's place in the enum; None: all valid.
+        self.reasons: npt.NDArray[np.uint8] | None = None
+
+    def refuse(self, mask: pa.BooleanArray, reason: Reason) -> None:
+        """Mark the rows where the mask is true."""
+        if pc.any(mask, min_count=0).as_py():
+            self._mark(mask.fill_null(False).to_numpy(zero_copy_only=False), reason)  # noqa: FBT003 - a value, not a flag
+
+    def check_sizes(self, text: pa.StringArray, most: int) -> None:
+        """Refuse values of more than `most` bytes."""
+        sizes = pc.binary_length(text)
+        if len(text) and pc.max(sizes).as_py() > most:
+            self._mark(sizes.to_numpy() > most, Reason.PAYLOAD_TOO_LARGE)
+
+    def reason(self, row: int) -> Reason:
+        """Why a row is invalid; only of one that is."""
+        assert self.reasons is not None  # noqa: S101 - the caller has just seen it
+        return _REASONS[int(self.reasons[row]) - 1]
+
+    def _mark(self, mask: npt.NDArray[np.bool_], reason: Reason) -> None:
+        if self.reasons is None:
+            self.reasons = np.zeros(self._rows, dtype=np.uint8)
+        self.reasons[mask & (self.reasons == 0)] = 1 + _REASONS.index(reason)

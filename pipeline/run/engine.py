@@ -1,0 +1,264 @@
+"""One Run from its lease to its report: begin, start the source, drive the lanes, commit, finish.
+
+The order that keeps every promise: what the source started is kept before a row is read; dead
+letters are durable before the Checkpoint that covers them; last_sync_time moves only when every
+lane has settled every row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import LeaseError, PipelineError, ReadingExpired
+from pipeline.events import Committed, Finished
+from pipeline.model import Counts, Reading, Result, Window
+from pipeline.ports import Encoder, Observer, OpenRun, RunStore, Settlements, Source
+from pipeline.run.lane import Lane, LaneLimits, Progress, Route
+from pipeline.run.report import RunReport
+from pipeline.run.stopping import first_error, until
+
+_COMMIT_EVERY = 1.0
+# A result that expires again and again is not worth a fourth query.
+_MOST_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunParts:
+    """Everything a Run is made of, as wired.
+
+    encoder: of a destination, once window and schema are known; raises ConfigError.
+    ledger: from stream -> rows settled before.
+    """
+
+    sync: str
+    fingerprint: str
+    full: bool
+    source: Source
+    routes: Sequence[Route]
+    encoder: Callable[[Route, Window, pa.Schema], Encoder]
+    ledger: Callable[[dict[int, int]], Settlements]
+    store: RunStore
+    limits: LaneLimits
+    threads: int
+    observer: Observer
+    clock: Callable[[], float] = time.time
+
+
+@dataclass(slots=True)
+class _State:
+    """What is known of the Run so far."""
+
+    run: OpenRun | None = None
+    reading: Reading | None = None
+    billed: int = 0
+    lanes: list[Lane] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, Counts]:
+        before = dict(self.run.counts) if self.run else {}
+        return before | {lane.name: lane.counts for lane in self.lanes}
+
+
+async def execute(parts: RunParts, stop: asyncio.Event) -> RunReport:
+    """Run once. What goes wrong is in the report; only our own faults are raised."""
+    return await _Engine(parts, stop).execute()
+
+
+class _Engine:
+    def __init__(self, parts: RunParts, stop: asyncio.Event) -> None:
+        self._parts, self._stop = parts, stop
+        self._state = _State()
+
+    async def execute(self) -> RunReport:
+        started = time.perf_counter()
+        error: PipelineError | None = None
+        result = Result.FAILED
+        try:
+            result = await self._attempts()
+        except* PipelineError as group:
+            found = first_error(group)
+            error = found if isinstance(found, PipelineError) else None
+        finally:
+            seconds = time.perf_counter() - started
+            error = await self._finish(result, error)
+            if error is not None:
+                result = Result.FAILED
+            self._tell_finished(result, seconds)
+        return self._report(result, error, seconds)
+
+    async def _attempts(self) -> Result:
+        parts, state = self._parts, self._state
+        state.run = await asyncio.to_thread(
+            parts.store.begin, parts.sync, parts.fingerprint, full=parts.full
+        )
+        while True:
+            try:
+                return await self._attempt(state.run)
+            except* ReadingExpired as group:
+                if state.run.attempt >= _MOST_ATTEMPTS:
+                    raise
+                reason = str(first_error(group))
+            await self._commit()
+            state.run = await asyncio.to_thread(parts.store.restart, state.run, reason)
+            state.lanes, state.reading = [], None
+
+    async def _attempt(self, run: OpenRun) -> Result:
+        state = self._state
+        state.reading = run.reading
+        if state.reading is None and not await until(self._stop, self._start(run)):
+            return Result.INTERRUPTED
+        reading = state.reading
+        assert reading is not None  # noqa: S101 - started just now, or kept from before
+        with ThreadPoolExecutor(self._parts.threads, thread_name_prefix="encode") as threads:
+            state.lanes = self._lanes(run, reading, threads)
+            done = asyncio.Event()
+            committer = asyncio.create_task(self._commit_often(done))
+            try:
+                return await self._drive(committer)
+            finally:
+                done.set()
+                await asyncio.wait({committer})
+
+    async def _start(self, run: OpenRun) -> None:
+        parts = self._parts
+        reading = await parts.source.start(run.window, run.id)
+        # Refuse what can't become calls before anything is sent, or kept to be gone on with.
+        for route in parts.routes:
+            parts.encoder(route, run.window, _schema(reading))
+        await asyncio.to_thread(parts.store.attach, run, reading)
+        self._state.reading, self._state.billed = reading, reading.bytes_billed
+
+    def _lanes(self, run: OpenRun, reading: Reading, threads: ThreadPoolExecutor) -> list[Lane]:
+        parts = self._parts
+        return [
+            Lane(
+                sync=parts.sync,
+                route=route,
+                source=parts.source,
+                reading=reading,
+                encoder=parts.encoder(route, run.window, _schema(reading)),
+                ledger=parts.ledger(_of_destination(run, route.destination.name)),
+                counts=run.counts.get(route.destination.name, Counts()),
+                limits=parts.limits,
+                threads=threads,
+                observer=parts.observer,
+            )
+            for route in parts.routes
+        ]
+
+    async def _drive(self, committer: asyncio.Task[None]) -> Result:
+        """All lanes to their ends, whatever becomes of the others; a failed commit ends all."""
+        lanes = [asyncio.create_task(lane.run(self._stop)) for lane in self._state.lanes]
+        driven = asyncio.create_task(asyncio.wait(lanes))
+        try:
+            either: set[asyncio.Task[Any]] = {driven, committer}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if committer.done():
+                committer.result()
+        finally:
+            for lane in lanes:  # done already, but for a failed commit or a cancelled run
+                lane.cancel()
+            await asyncio.wait(lanes)
+        errors = [error for lane in lanes if (error := lane.exception()) is not None]
+        if errors:
+            raise first_error(BaseExceptionGroup("lanes", errors))
+        complete = all(lane.result() is Result.COMPLETE for lane in lanes)
+        return Result.COMPLETE if complete else Result.INTERRUPTED
+
+    async def _commit_often(self, done: asyncio.Event) -> None:
+        while not await _wait(done, _COMMIT_EVERY):
+            await self._commit()
+
+    async def _commit(self) -> None:
+        """Make durable what is settled now."""
+        state = self._state
+        if state.run is None or not state.lanes:
+            return
+        progress = [lane.progress() for lane in state.lanes]
+        await asyncio.to_thread(self._write, state.run, progress)
+        for lane, made in zip(state.lanes, progress, strict=True):
+            lane.kept(made.letters)
+            self._parts.observer(
+                Committed(sync=self._parts.sync, destination=lane.name, at=self._parts.clock())
+            )
+
+    def _write(self, run: OpenRun, progress: Sequence[Progress]) -> None:
+        store = self._parts.store
+        for made in progress:
+            if made.letters:
+                store.add_dead_letters(run, made.destination, made.letters)
+        store.commit(
+            run,
+            {
+                (made.destination, stream): rows
+                for made in progress
+                for stream, rows in made.checkpoints.items()
+            },
+            {made.destination: made.counts for made in progress},
+        )
+
+    async def _finish(self, result: Result, error: PipelineError | None) -> PipelineError | None:
+        """Commit the last of it and close the run; what ends up as its error."""
+        state, store = self._state, self._parts.store
+        if state.run is None or isinstance(error, LeaseError):
+            return error
+        try:
+            await self._commit()
+            await asyncio.to_thread(store.finish, state.run, result, state.counts, str(error or ""))
+        except PipelineError as late:
+            return error or late
+        return error
+
+    def _tell_finished(self, result: Result, seconds: float) -> None:
+        parts = self._parts
+        parts.observer(
+            Finished(
+                sync=parts.sync,
+                destination="",
+                result=result,
+                seconds=seconds,
+                at=parts.clock(),
+                bytes_billed=self._state.billed,
+            )
+        )
+
+    def _report(self, result: Result, error: PipelineError | None, seconds: float) -> RunReport:
+        run, reading = self._state.run, self._state.reading
+        return RunReport(
+            sync=self._parts.sync,
+            run=run.id if run else "",
+            result=result,
+            window=run.window if run else Window(start=0, sequence=0),
+            query_started=reading.query_started if reading else None,
+            rows=reading.rows if reading else None,
+            bytes_processed=reading.bytes_processed if reading else 0,
+            bytes_billed=self._state.billed,
+            seconds=seconds,
+            destinations=self._state.counts,
+            error=error,
+        )
+
+
+def _schema(reading: Reading) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(reading.schema))
+
+
+def _of_destination(run: OpenRun, name: str) -> dict[int, int]:
+    return {stream: rows for (owner, stream), rows in run.checkpoints.items() if owner == name}
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event is set within the time."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,79 @@
+"""What a Run or a preview came to, for people and for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import PipelineError, SourceError
+from pipeline.model import Call, Counts, DeadLetter, Result, Window
+
+_INTERRUPTED = SourceError.exit_code  # temporary: run again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """One Run, this process's part and what earlier ones had done.
+
+    run: its id; empty when it never began. rows: in the source, None when unknown.
+    seconds: of this process. destinations: by name.
+    """
+
+    sync: str
+    run: str
+    result: Result
+    window: Window
+    query_started: int | None
+    rows: int | None
+    bytes_processed: int
+    bytes_billed: int
+    seconds: float
+    destinations: Mapping[str, Counts]
+    error: PipelineError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """As of sysexits.h; see docs/operations.md."""
+        if self.error is not None:
+            return self.error.exit_code
+        return 0 if self.result is Result.COMPLETE else _INTERRUPTED
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "sync": self.sync,
+            "run": self.run,
+            "result": self.result.value,
+            "exit_code": self.exit_code,
+            "window": asdict(self.window),
+            "query_started": self.query_started,
+            "rows": self.rows,
+            "bytes_processed": self.bytes_processed,
+            "bytes_billed": self.bytes_billed,
+            "seconds": round(self.seconds, 3),
+            "destinations": {name: asdict(counts) for name, counts in self.destinations.items()},
+            "error": str(self.error) if self.error is not None else None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewRow:
+    """payload: the JSON that would be sent. invalid: why it would not."""
+
+    payload: bytes
+    invalid: DeadLetter | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """The first rows of a sync: as they come, and as they would go out."""
+
+    sync: str
+    call: Call
+    sql: str
+    bytes_processed: int
+    table: pa.Table
+    rows: tuple[PreviewRow, ...]

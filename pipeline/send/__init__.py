@@ -1,0 +1,1 @@
+"""Batches to Deliveries: permits, pacing, one post, a verdict, retries. Knows no source."""

@@ -1,0 +1,106 @@
+"""Google's exceptions, REST and gRPC, to ours: whose fault it is, and what to do.
+
+What BigQuery says of a query before it ran is passed on: it speaks of the SQL. What it says of a
+query that ran may quote values of rows, so only its kind is told, and where to read the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+from google.api_core import exceptions as api
+from google.auth.exceptions import GoogleAuthError, TransportError
+from requests.exceptions import RequestException
+
+from pipeline.errors import ConfigError, CredentialsError, PipelineError, SourceError
+from pipeline.source.template import hint
+
+_TOO_EXPENSIVE = "bytesBilledLimitExceeded"
+_ROLES = (
+    "It takes roles/bigquery.jobUser and roles/bigquery.readSessionUser on the project, and "
+    "roles/bigquery.dataViewer on the datasets."
+)
+# BigQuery's reasons that speak of the query or its tables, not of the moment.
+_QUERY_REASONS = frozenset(
+    {"invalidQuery", "invalid", "notFound", "duplicate", "resourcesExceeded", _TOO_EXPENSIVE}
+)
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Raise ours for Google's. where: the sync and source, for the message."""
+    try:
+        yield
+    except PipelineError:
+        raise
+    except (api.GoogleAPICallError, api.RetryError) as error:
+        raise _rest(where, error) from None
+    except grpc.aio.AioRpcError as error:
+        raise from_status(where, error.code(), error.details() or "") from None
+    except TransportError as error:
+        raise SourceError(f"{where}: Google's token server can't be reached. Run again.") from error
+    except GoogleAuthError:
+        raise CredentialsError(
+            f"{where}: Google refuses the credentials. Check the service account key, and that "
+            "the account still exists."
+        ) from None
+    except (RequestException, OSError) as error:
+        raise SourceError(
+            f"{where}: BigQuery can't be reached ({type(error).__name__}). Check `endpoint` and "
+            "the network, and run again."
+        ) from None
+
+
+def _rest(where: str, error: api.GoogleAPICallError | api.RetryError) -> PipelineError:
+    if isinstance(error, api.RetryError):
+        cause = error.cause
+        if isinstance(cause, api.GoogleAPICallError):
+            return _rest(where, cause)
+        return SourceError(
+            f"{where}: BigQuery does not answer. Check `endpoint` and the network, and run again."
+        )
+    # The message only: str(error) has the request's URL before it.
+    message = error.message or type(error).__name__
+    details = error.errors
+    reason = details[0].get("reason", "") if details and isinstance(details[0], dict) else ""
+    if isinstance(error, api.Unauthorized):
+        return CredentialsError(f"{where}: {message} Check the credentials of the source.")
+    if isinstance(error, api.Forbidden) and reason not in {"quotaExceeded", "rateLimitExceeded"}:
+        return refused(where, reason, message)
+    if isinstance(error, api.BadRequest | api.NotFound):
+        return refused(where, reason or "invalid", message)
+    return SourceError(f"{where}: BigQuery failed: {message} Run again.")
+
+
+def refused(where: str, reason: str, message: str) -> PipelineError:
+    """The error for one of BigQuery's reasons, said before the query ran."""
+    if reason == "accessDenied":
+        return CredentialsError(f"{where}: {message} {_ROLES}")
+    if reason == _TOO_EXPENSIVE:
+        return ConfigError(
+            f"{where}: {message} Raise `maximum_bytes_billed` of the source, or narrow the query."
+        )
+    remedy = hint(message)
+    return ConfigError(f"{where}: {message}" + (f"\n{remedy}" if remedy else ""))
+
+
+def failed_job(where: str, job_id: str, reason: str) -> PipelineError:
+    """The error for a query that failed while it ran."""
+    text = (
+        f"{where}: the query failed while it ran ({reason}). BigQuery's own message may quote "
+        f"rows and is not repeated here: `bq show -j {job_id}` tells it."
+    )
+    if reason == "accessDenied":
+        return CredentialsError(text)
+    return ConfigError(text) if reason in _QUERY_REASONS else SourceError(text)
+
+
+def from_status(where: str, code: grpc.StatusCode, details: str) -> PipelineError:
+    """The error for a gRPC status of the Storage Read API."""
+    if code in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED}:
+        return CredentialsError(f"{where}: the Storage Read API refuses: {details} {_ROLES}")
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return ConfigError(f"{where}: the Storage Read API refuses the read: {details}")
+    return SourceError(f"{where}: the Storage Read API failed ({code.name}): {details} Run again.")

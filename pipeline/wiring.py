@@ -1,0 +1,297 @@
+"""Configuration to real objects: the only room that names adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from secrets import token_hex
+
+import pyarrow as pa
+
+from pipeline.checkpoint.ledger import Ledger
+from pipeline.checkpoint.scratch import ScratchStore
+from pipeline.checkpoint.store import SqlStore
+from pipeline.config import (
+    BigQuerySource,
+    Config,
+    CustomerioDestination,
+    FileDestination,
+    SyncConfig,
+)
+from pipeline.destination.customerio import Customerio
+from pipeline.destination.file import File
+from pipeline.encode.encoder import CallEncoder
+from pipeline.encode.layout import Rules
+from pipeline.errors import ConfigError
+from pipeline.events import Event
+from pipeline.model import Span, Window
+from pipeline.ports import Destination, Observer, RunStore, Source, Store, Transport
+from pipeline.run.engine import RunParts, execute
+from pipeline.run.lane import LaneLimits, Route
+from pipeline.run.report import Preview, PreviewRow, RunReport
+from pipeline.send.file_transport import FileTransport
+from pipeline.send.limiter import Limiter
+from pipeline.send.retry import RetryPolicy
+from pipeline.send.sender import Sender
+from pipeline.send.transport import HttpTransport
+from pipeline.source.bigquery import BigQuery
+from pipeline.source.client import Connection
+from pipeline.source.file import Files
+
+# What a run does not depend on: changing it lets an open run go on.
+_FREE_TO_CHANGE = {"description", "tags", "max_rejected", "query_file"}
+
+
+def _unheard(_event: Event) -> None:
+    """The observer of nobody."""
+
+
+async def run_sync(
+    config: Config,
+    name: str,
+    *,
+    full: bool = False,
+    dry_run: Path | None = None,
+    observer: Observer = _unheard,
+    stop: asyncio.Event | None = None,
+) -> RunReport:
+    """Run a sync once. What goes wrong in the run is in the report, not raised.
+
+    full: everything instead of what changed. dry_run: payloads go to this file, one per line,
+    instead of to the destinations, and the state is left alone. observer: hears every event.
+    stop: once set, the run drains and ends as interrupted.
+    Raises ConfigError for an unknown sync, StateError when the state can't be opened.
+    """
+    sync = _sync(config, name)
+    store = await asyncio.to_thread(open_store, config)
+    async with AsyncExitStack() as stack:
+        stack.callback(store.close)
+        run_store: RunStore = store
+        if dry_run is not None:
+            run_store = ScratchStore(await asyncio.to_thread(store.window, name))
+        source = await stack.enter_async_context(_source(config, name, sync))
+        routes = [
+            await stack.enter_async_context(_route(config, name, target, dry_run, observer))
+            for target in (sync.destinations if dry_run is None else sync.destinations[:1])
+        ]
+        parts = RunParts(
+            sync=name,
+            fingerprint=_fingerprint(config, sync),
+            full=full,
+            source=source,
+            routes=routes,
+            encoder=lambda route, window, schema: _encoder(
+                name, sync, route.destination, window, schema
+            ),
+            ledger=Ledger,
+            store=run_store,
+            limits=LaneLimits(
+                buffer_bytes=config.send.buffer_bytes,
+                streams=config.read.streams,
+                drain=config.drain,
+                tolerates=sync.tolerates,
+            ),
+            threads=config.read.threads or os.cpu_count() or 1,
+            observer=observer,
+        )
+        return await execute(parts, stop or asyncio.Event())
+
+
+async def preview_sync(config: Config, name: str, *, rows: int = 10) -> Preview:
+    """The first rows of a sync's query, and the JSON that would be sent. Sends nothing.
+
+    Raises ConfigError, SourceError, CredentialsError, StateError.
+    """
+    sync = _sync(config, name)
+    store = await asyncio.to_thread(open_store, config)
+    try:
+        window = await asyncio.to_thread(store.window, name)
+    finally:
+        store.close()
+    async with _source(config, name, sync) as source:
+        scan = await source.dry_run(window)
+        table = await source.preview(window, rows, f"preview-{name}-{token_hex(8)}")
+        destination = _destination(config, sync.destinations[0])
+        return Preview(
+            sync=name,
+            call=sync.call,
+            sql=source.sql(window),
+            bytes_processed=scan.bytes_processed,
+            table=table,
+            rows=_preview_rows(_encoder(name, sync, destination, window, table.schema), table),
+        )
+
+
+def open_store(config: Config) -> Store:
+    """The state. Blocking. Raises StateError when it can't be read and written."""
+    holder = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
+    return SqlStore(_state_url(config), holder=holder, now=time.time)
+
+
+def user_agent() -> str:
+    """What we tell servers we are."""
+    try:
+        return f"bigquery-reverse-etl/{version('bigquery-reverse-etl')}"
+    except PackageNotFoundError:  # run from a source tree that was not installed
+        return "bigquery-reverse-etl"
+
+
+def _sync(config: Config, name: str) -> SyncConfig:
+    if name not in config.syncs:
+        known = ", ".join(config.syncs)
+        raise ConfigError(f"There is no sync {name}. There are: {known}.")
+    return config.syncs[name]
+
+
+def _state_url(config: Config) -> str:
+    """The state's URL; a relative SQLite path is relative to the configuration."""
+    scheme, _, path = config.state.partition(":///")
+    if scheme != "sqlite" or not path:
+        return config.state
+    return f"sqlite:///{config.directory / path}"
+
+
+@asynccontextmanager
+async def _source(config: Config, name: str, sync: SyncConfig) -> AsyncIterator[Source]:
+    settings, where = config.sources[sync.source], f"sync {name}"
+    source: Source
+    if isinstance(settings, BigQuerySource):
+        credentials = settings.credentials
+        connection = Connection(
+            project=settings.project,
+            location=settings.location,
+            credentials=credentials.get_secret_value() if credentials else None,
+            endpoint=settings.endpoint,
+            storage_endpoint=settings.storage_endpoint,
+            user_agent=user_agent(),
+        )
+        source = BigQuery(
+            connection,
+            where=where,
+            query=sync.query or "",
+            lookback=int(sync.lookback),
+            maximum_bytes_billed=settings.maximum_bytes_billed,
+            labels={"retl_sync": name} | settings.labels,
+            streams=config.read.streams,
+        )
+    else:
+        source = Files(_path(config, settings.path), where=where)
+    try:
+        yield source
+    finally:
+        await source.close()
+
+
+@asynccontextmanager
+async def _route(
+    config: Config, name: str, target: str, dry_run: Path | None, observer: Observer
+) -> AsyncIterator[Route]:
+    """A destination with its own transport, pace and permits."""
+    send = config.send
+    destination = _destination(config, target)
+    settings = config.destinations[target]
+    transport: Transport
+    if dry_run is not None:
+        destination = File(name=target, limits=destination.limits)
+        transport = FileTransport(dry_run, append=False)
+    elif isinstance(settings, FileDestination):
+        transport = FileTransport(Path(_path(config, settings.path)), append=True)
+    else:
+        transport = HttpTransport(
+            connections=send.concurrency,
+            timeout=send.timeout,
+            connect_timeout=send.connect_timeout,
+            user_agent=user_agent(),
+        )
+    allowed = None if dry_run is not None else destination.limits.requests_per_second
+    rate = send.rate_limit
+    sender = Sender(
+        sync=name,
+        destination=destination,
+        transport=transport,
+        limiter=Limiter(
+            requests=rate.requests_per_second or allowed,
+            rows=rate.rows_per_second,
+            burst=rate.burst,
+        ),
+        retry=RetryPolicy(deadline=send.retry_deadline),
+        concurrency=send.concurrency,
+        observer=observer,
+    )
+    try:
+        yield Route(destination=destination, deliverer=sender)
+    finally:
+        await transport.close()
+
+
+def _destination(config: Config, target: str) -> Destination:
+    settings = config.destinations[target]
+    if isinstance(settings, CustomerioDestination):
+        return Customerio(
+            name=target,
+            api_key=settings.api_key.get_secret_value(),
+            region=settings.region,
+            endpoint=settings.endpoint,
+            encoding="gzip" if config.send.compression == "gzip" else "identity",
+        )
+    return File(name=target)
+
+
+def _encoder(
+    name: str, sync: SyncConfig, destination: Destination, window: Window, schema: pa.Schema
+) -> CallEncoder:
+    return CallEncoder(
+        sync=name,
+        call=sync.call,
+        window=window,
+        schema=schema,
+        rules=Rules(
+            columns=sync.columns,
+            json_columns=sync.json_columns,
+            times=sync.times,
+            omit_nulls=sync.nulls == "omit",
+        ),
+        separator=destination.envelope.separator,
+        payload_bytes=destination.limits.payload_bytes,
+    )
+
+
+def _preview_rows(encoder: CallEncoder, table: pa.Table) -> tuple[PreviewRow, ...]:
+    rows: dict[int, PreviewRow] = {}
+    first = 0
+    for batch in table.to_batches():
+        span = Span(stream=0, first=first, rows=batch.num_rows)
+        payloads = encoder.encode(batch, span)
+        for index in range(len(payloads)):
+            start, stop = payloads.offsets[index], payloads.offsets[index + 1] - 1
+            payload = bytes(payloads.data[start:stop])
+            rows[payloads.row(index)] = PreviewRow(payload=payload, invalid=None)
+        for letter in payloads.invalid:
+            rows[letter.row] = PreviewRow(payload=letter.payload, invalid=letter)
+        first = span.end
+    return tuple(rows[row] for row in sorted(rows))
+
+
+def _path(config: Config, path: str) -> str:
+    return path if "://" in path else str(config.directory / path)
+
+
+def _fingerprint(config: Config, sync: SyncConfig) -> str:
+    """What must stay the same for an open run to go on; no secret is part of it."""
+    source = config.sources[sync.source]
+    text = json.dumps(
+        {
+            "sync": sync.model_dump(mode="json", exclude=_FREE_TO_CHANGE),
+            "source": source.model_dump(mode="json", include={"type", "project", "path"}),
+        },
+        sort_keys=True,
+    )
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pytest
+
+from pipeline.destination.verdicts import judge
+from pipeline.errors import CredentialsError, DestinationError, DestinationRefused, TooManyRejected
+from pipeline.events import Event, Throttled
+from pipeline.model import Answer, Batch, Envelope, Limits, Payloads, Request, Slice, Span, Verdict
+from pipeline.send.limiter import Limiter
+from pipeline.send.retry import RetryPolicy
+from pipeline.send.sender import Sender
+
+
+class Api:
+    """A destination and its transport in one: answers by a function of the rows posted."""
+
+    name = "api"
+    limits = Limits(payload_bytes=100, batch_bytes=10_000, batch_rows=1_000)
+    envelope = Envelope(prefix=b"[", separator=b",", suffix=b"]")
+
+    def __init__(self, answer: Callable[[list[int]], Answer]) -> None:
+        self.answer = answer
+        self.posts: list[list[int]] = []
+        self.flying = self.most_flying = 0
+
+    def request(self, body: bytes) -> Request:
+        return Request(url="", headers={}, body=body)
+
+    def judge(self, answer: Answer, now: float) -> Verdict:
+        return judge(answer, now, "because")
+
+    async def post(self, request: Request) -> Answer:
+        rows = [int(digits) for digits in re.findall(rb"\d+", request.body)]
+        self.posts.append(rows)
+        self.flying += 1
+        self.most_flying = max(self.most_flying, self.flying)
+        await asyncio.sleep(0)
+        self.flying -= 1
+        return self.answer(rows)
+
+    async def close(self) -> None: ...
+
+
+class Clock:
+    """Time that passes only in sleep."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+def batch(rows: int) -> Batch:
+    texts = [b"%d," % row for row in range(rows)]
+    payloads = Payloads(
+        data=memoryview(b"".join(texts)),
+        offsets=np.cumsum([0, *map(len, texts)]).astype(np.int64),
+        span=Span(stream=0, first=0, rows=rows),
+    )
+    half = rows // 2
+    slices = (
+        (Slice(payloads, 0, half), Slice(payloads, half, rows))
+        if half
+        else (Slice(payloads, 0, rows),)
+    )
+    return Batch(slices=slices, span=payloads.span, nbytes=len(payloads.data))
+
+
+def sender(
+    api: Api, clock: Clock, *, deadline: float = 60.0, concurrency: int = 4, limiter: Limiter | None = None, events: list[Event] | None = None
+) -> Sender:  # fmt: skip
+    heard = [] if events is None else events
+    return Sender(
+        sync="users",
+        destination=api,
+        transport=api,
+        limiter=limiter or Limiter(),
+        retry=RetryPolicy(deadline=deadline),
+        concurrency=concurrency,
+        observer=heard.append,
+        clock=clock,
+        wall_clock=clock,
+        sleep=clock.sleep,
+    )
+
+
+def refusing(bad: Iterable[int]) -> Callable[[list[int]], Answer]:
+    refused = set(bad)
+    return lambda rows: Answer(status=400 if refused.intersection(rows) else 200)
+
+
+def scripted(*answers: Answer) -> Callable[[list[int]], Answer]:
+    queue = list(answers)
+    return lambda _rows: queue.pop(0) if len(queue) > 1 else queue[0]
+
+
+async def test_a_batch_is_delivered_in_one_request() -> None:
+    api = Api(lambda _rows: Answer(status=202))
+    delivery = await sender(api, Clock()).deliver(batch(5))
+    assert api.posts == [[0, 1, 2, 3, 4]]
+    assert (delivery.requests, delivery.retries, delivery.rejections) == (1, 0, ())
+    assert delivery.bytes_sent == len("[0,1,2,3,4]")
+
+
+@pytest.mark.parametrize(
+    ("rows", "bad", "most_requests"),
+    [(1400, [17], 34), (1400, [0, 350, 700, 1100, 1399], 120), (1400, range(200, 220), 120), (2, [0, 1], 3), (1, [0], 1)],
+)  # fmt: skip
+async def test_only_the_bad_rows_are_rejected(
+    rows: int, bad: Iterable[int], most_requests: int
+) -> None:
+    api = Api(refusing(bad))
+    delivery = await sender(api, Clock()).deliver(batch(rows))
+    assert [letter.row for letter in sorted(delivery.rejections, key=lambda x: x.row)] == list(bad)
+    assert {letter.reason for letter in delivery.rejections} == {"rejected_400"}
+    assert {letter.message for letter in delivery.rejections} == {"because"}
+    assert all(letter.payload == b"%d" % letter.row for letter in delivery.rejections)
+    accepted = [row for post in api.posts if not set(post) & set(bad) for row in post]
+    assert sorted(accepted) == [row for row in range(rows) if row not in set(bad)]
+    assert delivery.requests == len(api.posts) <= most_requests
+
+
+async def test_all_rows_bad_is_nobodys_fault_and_halts_soon() -> None:
+    api = Api(lambda _rows: Answer(status=422))
+    with pytest.raises(TooManyRejected, match="no single row's fault"):
+        await sender(api, Clock()).deliver(batch(1400))
+    assert len(api.posts) == 6
+
+
+async def test_too_large_is_split_by_halves_until_it_fits() -> None:
+    api = Api(lambda rows: Answer(status=413 if len(rows) > 3 else 200))
+    delivery = await sender(api, Clock()).deliver(batch(12))
+    assert delivery.rejections == ()
+    assert [len(post) for post in api.posts] == [12, 6, 3, 3, 6, 3, 3]
+    alone = await sender(Api(lambda _r: Answer(status=413)), Clock()).deliver(batch(1))
+    assert [letter.reason for letter in alone.rejections] == ["rejected_413"]
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 0])
+async def test_passing_faults_are_tried_again(status: int) -> None:
+    api = Api(scripted(*[Answer(status=status, error="reset")] * 3, Answer(status=200)))
+    clock = Clock()
+    delivery = await sender(api, clock).deliver(batch(3))
+    assert (delivery.requests, delivery.retries) == (4, 3)
+    assert len(clock.slept) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(401, CredentialsError), (403, CredentialsError), (404, DestinationRefused), (405, DestinationRefused), (501, DestinationRefused), (302, DestinationRefused)],
+)  # fmt: skip
+async def test_refusals_of_the_request_halt_at_once(status: int, error: type[Exception]) -> None:
+    api = Api(lambda _rows: Answer(status=status))
+    with pytest.raises(error, match="Nothing was dropped"):
+        await sender(api, Clock()).deliver(batch(3))
+    assert len(api.posts) == 1
+
+
+async def test_the_deadline_ends_the_run_and_names_the_remedy() -> None:
+    clock = Clock()
+    with pytest.raises(DestinationError, match=r"60 s \(connect\).*run again"):
+        await sender(Api(lambda _r: Answer(status=0, error="connect")), clock).deliver(batch(3))
+    assert clock.now <= 60
+
+
+async def test_retry_after_pauses_every_sender() -> None:
+    events: list[Event] = []
+    api = Api(scripted(Answer(status=429, retry_after="7"), Answer(status=200)))
+    clock = Clock()
+    one = sender(api, clock, events=events)
+    await one.deliver(batch(2))
+    assert 7.0 <= clock.now <= 7.7
+    paused = [e for e in events if isinstance(e, Throttled)]
+    assert [e.cause for e in paused] == ["retry_after"]
+    limiter = Limiter()
+    limiter.pause(20.0)
+    clock = Clock()
+    await sender(Api(lambda _r: Answer(status=200)), clock, limiter=limiter).deliver(batch(1))
+    assert clock.now == 20.0
+
+
+async def test_permits_bound_what_is_in_flight_and_are_not_held_while_waiting() -> None:
+    failing = {0}
+    api = Api(lambda rows: Answer(status=503) if rows[0] in failing else Answer(status=200))
+    clock, gate = Clock(), asyncio.Event()
+
+    async def sleep(_seconds: float) -> None:
+        failing.clear()
+        await gate.wait()
+
+    one = sender(api, clock, concurrency=1)
+    one._sleep = sleep
+    waiting = asyncio.create_task(one.deliver(batch(2)))
+    while not api.posts:
+        await asyncio.sleep(0)
+    await one.deliver(batch(2))  # gets the permit while the first one backs off
+    gate.set()
+    assert (await waiting).retries == 1
+
+    api = Api(lambda _rows: Answer(status=200))
+    many = sender(api, clock, concurrency=3)
+    await asyncio.gather(*(many.deliver(batch(2)) for _ in range(20)))
+    assert api.most_flying == 3
+
+
+async def test_every_attempt_passes_the_rate_limit() -> None:
+    api = Api(scripted(Answer(status=500), Answer(status=500), Answer(status=200)))
+    clock, limiter = Clock(), Limiter(requests=0.1)
+    await sender(api, clock, limiter=limiter).deliver(batch(1))
+    assert clock.now >= 20.0
+
+
+async def test_a_cancelled_delivery_gives_its_permit_back() -> None:
+    blocked = asyncio.Event()
+
+    class Stuck(Api):
+        async def post(self, request: Request) -> Answer:
+            if not blocked.is_set():
+                await blocked.wait()
+            return await super().post(request)
+
+    one = sender(Stuck(lambda _r: Answer(status=200)), Clock(), concurrency=1)
+    task = asyncio.create_task(one.deliver(batch(1)))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    blocked.set()
+    assert (await one.deliver(batch(1))).requests == 1
