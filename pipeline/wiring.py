@@ -133,7 +133,7 @@ async def preview_sync(config: Config, name: str, *, rows: int = 10) -> Preview:
 def open_store(config: Config) -> Store:
     """The state. Blocking. Raises StateError when it can't be read and written."""
     holder = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
-    return SqlStore(_state_url(config), holder=holder, now=time.time)
+    return SqlStore(config.state_url, holder=holder, now=time.time)
 
 
 def user_agent() -> str:
@@ -149,14 +149,6 @@ def _sync(config: Config, name: str) -> SyncConfig:
         known = ", ".join(config.syncs)
         raise ConfigError(f"There is no sync {name}. There are: {known}.")
     return config.syncs[name]
-
-
-def _state_url(config: Config) -> str:
-    """The state's URL; a relative SQLite path is relative to the configuration."""
-    scheme, _, path = config.state.partition(":///")
-    if scheme != "sqlite" or not path:
-        return config.state
-    return f"sqlite:///{config.directory / path}"
 
 
 @asynccontextmanager
@@ -183,7 +175,7 @@ async def _source(config: Config, name: str, sync: SyncConfig) -> AsyncIterator[
             streams=config.read.streams,
         )
     else:
-        source = Files(_path(config, settings.path), where=where)
+        source = Files(config.resolve(settings.path), where=where)
     try:
         yield source
     finally:
@@ -203,7 +195,7 @@ async def _route(
         destination = File(name=target, limits=destination.limits)
         transport = FileTransport(dry_run, append=False)
     elif isinstance(settings, FileDestination):
-        transport = FileTransport(Path(_path(config, settings.path)), append=True)
+        transport = FileTransport(Path(config.resolve(settings.path)), append=True)
     else:
         transport = HttpTransport(
             connections=send.concurrency,
@@ -278,10 +270,6 @@ def _preview_rows(encoder: CallEncoder, table: pa.Table) -> tuple[PreviewRow, ..
             rows[letter.row] = PreviewRow(payload=letter.payload, invalid=letter)
         first = span.end
     return tuple(rows[row] for row in sorted(rows))
-
-
-def _path(config: Config, path: str) -> str:
-    return path if "://" in path else str(config.directory / path)
 
 
 def _fingerprint(config: Config, sync: SyncConfig) -> str:

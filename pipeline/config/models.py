@@ -1,0 +1,370 @@
+"""The configuration as typed, frozen values, each key with its description.
+
+Rules: unknown keys are refused, secrets are SecretStr, defaults are those that suit most, and a
+key that is present but empty counts as left out if it has a default. The descriptions are what
+`retl schema` and docs/configuration.md show. Knows no YAML, no file and no environment.
+Longer than others, because the table of keys is easiest to read in one piece.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+
+from pipeline.config import checks, values
+from pipeline.config.faults import wrong
+from pipeline.config.units import NO_BOOL, Duration, Size, Whole
+from pipeline.model import Call
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+Text = Annotated[str, StringConstraints(min_length=1)]
+HttpEndpoint = Annotated[str, AfterValidator(values.http_endpoint)]
+GrpcEndpoint = Annotated[str, AfterValidator(values.grpc_endpoint)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False), NO_BOOL]
+MaxRejected = Annotated[
+    int | str | None,
+    BeforeValidator(values.max_rejected),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*%\s*$"},
+                {"type": "null"},
+            ],
+            "examples": [100, "0.5%"],
+        }
+    ),
+]
+
+
+class Model(BaseModel):
+    """What all models share."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_left_out(cls, data: Any) -> Any:
+        """A section whose lines are all commented out reads as null: the defaults hold."""
+        if not isinstance(data, dict):
+            return data
+        fields = cls.model_fields
+        return {
+            key: value
+            for key, value in data.items()
+            if value is not None or key not in fields or fields[key].is_required()
+        }
+
+
+class BigQuerySource(Model):
+    """A BigQuery project, with its credentials and limits."""
+
+    type: Literal["bigquery"] = Field(description="The kind of source.")
+    project: Text = Field(description="Google Cloud project that runs and pays for the queries.")
+    location: Text | None = Field(
+        default=None,
+        description="Location of the data, such as `US` or `europe-west1`. "
+        "Left out: BigQuery finds it from the tables.",
+    )
+    credentials: Annotated[SecretStr, AfterValidator(values.service_account)] | None = Field(
+        default=None,
+        description="The JSON text of a service account key, normally `${file:PATH}`. "
+        "Left out: Application Default Credentials (Workload Identity, gcloud).",
+    )
+    maximum_bytes_billed: Size = Field(
+        default=100 * 10**9,
+        gt=0,
+        description="A query that would be billed for more bytes is refused before it runs. "
+        "Raise it for a sync that has to scan more.",
+    )
+    labels: Annotated[dict[str, str], AfterValidator(values.labels)] = Field(
+        default_factory=dict,
+        description="Labels of the query jobs, to find their cost on the bill.",
+    )
+    endpoint: HttpEndpoint | None = Field(
+        default=None,
+        description="URL of BigQuery's REST API, for a private endpoint, a proxy or a local "
+        "server. Plain http only on loopback. "
+        "Left out: `BIGQUERY_EMULATOR_HOST` if it is set, else Google's.",
+    )
+    storage_endpoint: GrpcEndpoint | None = Field(
+        default=None,
+        description="gRPC address of BigQuery's Storage Read API: `host:port` with TLS, or "
+        "`http://host:port` without, only on loopback. Left out: Google's.",
+    )
+
+
+class FileSource(Model):
+    """Parquet or Arrow IPC files."""
+
+    type: Literal["file"] = Field(description="The kind of source.")
+    path: Text = Field(
+        description="A Parquet or Arrow IPC file, a directory of them, or a URI (`gs://`, `s3://`)."
+    )
+
+
+class CustomerioDestination(Model):
+    """Customer.io's Data Pipelines API."""
+
+    type: Literal["customerio"] = Field(description="The kind of destination.")
+    region: Literal["us", "eu"] = Field(
+        default="us",
+        description="Region of the Customer.io account. With the wrong one the key is refused, "
+        "or rows are accepted and dropped.",
+    )
+    api_key: Annotated[SecretStr, AfterValidator(values.api_key)] = Field(
+        description="API key of the Data Pipelines source, normally `${CUSTOMERIO_API_KEY}`."
+    )
+    endpoint: HttpEndpoint | None = Field(
+        default=None,
+        description="URL to send to instead of the region's, for a proxy or a local server. "
+        "Plain http only on loopback.",
+    )
+
+
+class FileDestination(Model):
+    """A file of payloads, one JSON object per line."""
+
+    type: Literal["file"] = Field(description="The kind of destination.")
+    path: Text = Field(description="The file to write, one payload per line.")
+
+
+AnySource = Annotated[BigQuerySource | FileSource, Field(discriminator="type")]
+AnyDestination = Annotated[CustomerioDestination | FileDestination, Field(discriminator="type")]
+
+
+class SyncConfig(Model):
+    """A query, the call its rows become, and where they go."""
+
+    description: str = Field(default="", description="What the sync is for, shown by `retl list`.")
+    tags: Annotated[list[str], AfterValidator(values.unique)] = Field(
+        default_factory=list, description="Words to select syncs by: `retl run --select tag:WORD`."
+    )
+    source: str = Field(description="Name of the source that the rows come from.")
+    call: Call = Field(
+        description="What each row becomes; it decides which columns are ids and required."
+    )
+    destinations: Annotated[list[str], AfterValidator(values.unique)] = Field(
+        min_length=1,
+        description="Names of the destinations that every row goes to. Each settles on its own.",
+    )
+    query: str | None = Field(
+        default=None,
+        description="The SELECT to run, in GoogleSQL. `{{last_sync_time}}` becomes the Unix "
+        "seconds at which the last completed run's query started, 0 at first; "
+        "`{{last_sync_timestamp}}` the same as a TIMESTAMP. A `bigquery` source needs either "
+        "`query` or `query_file`; a `file` source takes neither.",
+    )
+    query_file: Text | None = Field(
+        default=None,
+        description="File that holds the query instead, relative to this file. "
+        "`${...}` is not replaced in it.",
+    )
+    columns: dict[str, Text | None] = Field(
+        default_factory=dict,
+        description="Renames or places columns: `ip_address: context.ip` moves one, "
+        "`notes: null` drops one. Other columns go where their name says.",
+    )
+    json_columns: Annotated[list[str], AfterValidator(values.unique)] = Field(
+        default_factory=list,
+        description="STRING columns that hold JSON, to be sent as objects and not as text. "
+        "Columns of type JSON need no mention.",
+    )
+    times: Literal["unix", "unix_ms", "iso8601"] = Field(
+        default="unix",
+        description="How times in traits and properties are sent: Unix seconds (what Customer.io "
+        "compares dates by), Unix milliseconds, or ISO 8601 text.",
+    )
+    nulls: Literal["send", "omit"] = Field(
+        default="send",
+        description="`send` clears an attribute whose column is null; `omit` leaves it as it was.",
+    )
+    lookback: Duration = Field(
+        default=0.0,
+        description="How much further back than the last run the query looks, for rows that "
+        "arrive late. Rows within it are sent again.",
+    )
+    max_rejected: MaxRejected = Field(
+        default=None,
+        description="How many rows of a run may be invalid or rejected before it stops with exit "
+        'code 65: rows (`100`) or a share of the rows read ("0.5%"). Left out: any number.',
+    )
+
+    def tolerates(self, rejected: int, read: int) -> bool:
+        """Whether `rejected` of `read` rows are no more than `max_rejected`."""
+        limit = self.max_rejected
+        if limit is None:
+            return True
+        if isinstance(limit, str):
+            return rejected * 100 <= float(limit.removesuffix("%")) * read
+        return rejected <= limit
+
+
+class ReadConfig(Model):
+    """Reading from the source."""
+
+    streams: Whole = Field(
+        default=4,
+        ge=1,
+        le=1_000,  # the most that a read session has
+        description="Streams read at a time, per destination. More read faster from far away, "
+        "and hold more memory.",
+    )
+    threads: Annotated[int, Field(ge=1, le=64), NO_BOOL] | None = Field(
+        default=None,
+        description="Threads that encode rows. Left out: one per core.",
+    )
+
+
+class RateLimit(Model):
+    """The most that is sent to a destination, retries included."""
+
+    requests_per_second: Rate | None = Field(
+        default=None,
+        description="Requests in any second, over all senders. Left out: no limit. "
+        "Customer.io allows 1,000.",
+    )
+    rows_per_second: Rate | None = Field(
+        default=None,
+        description="Rows in any second, over all senders. Left out: no limit.",
+    )
+    burst: Whole = Field(
+        default=1,
+        ge=1,
+        description="Requests that may leave at once after a pause; 1 spaces them evenly.",
+    )
+
+
+class SendConfig(Model):
+    """Sending to the destinations; each destination gets all of this for itself."""
+
+    concurrency: Whole = Field(
+        default=16,
+        ge=1,
+        le=256,
+        description="Requests in flight at a time. Raise it when the destination answers slowly.",
+    )
+    rate_limit: RateLimit = Field(default_factory=RateLimit, description=str(RateLimit.__doc__))
+    retry_deadline: Duration = Field(
+        default=900.0,
+        gt=0,
+        description="How long a run goes on retrying a destination that fails, before it stops "
+        "with exit code 75. The next run goes on from there.",
+    )
+    timeout: Duration = Field(
+        default=30.0, gt=0, description="How long one request may take, answer included."
+    )
+    connect_timeout: Duration = Field(
+        default=10.0, gt=0, description="How long connecting may take."
+    )
+    compression: Literal["none", "gzip"] = Field(
+        default="none",
+        description="Compression of request bodies. `gzip` sends a fifth of the bytes for about a "
+        "fifth more CPU.",
+    )
+    buffer_bytes: Size = Field(
+        default=64 * 10**6,
+        ge=10**6,
+        description="Bytes that may be encoded and not settled yet. Reading waits when it is "
+        "full, so memory stays flat.",
+    )
+
+
+class MetricsConfig(Model):
+    """Prometheus metrics, served while `retl run` works."""
+
+    port: Annotated[int, Field(ge=0, le=65_535), NO_BOOL] | None = Field(
+        default=None,
+        description="Port of `/metrics`; 0 takes a free one. Left out: not served.",
+    )
+    host: Text = Field(
+        default="0.0.0.0",  # noqa: S104 - a scraper comes from outside; nothing secret is served
+        description="Address to listen on. `127.0.0.1` keeps it to this machine.",
+    )
+
+
+class LogConfig(Model):
+    """Logging, to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least severe messages to show."
+    )
+    format: Literal["text", "json"] = Field(
+        default="text", description="`text` for people, `json` (one object per line) for machines."
+    )
+
+
+class Config(Model):
+    """Everything in retl.yml. Relative paths in it are relative to `directory`."""
+
+    SECTIONS: ClassVar[tuple[str, ...]] = ("sources", "destinations", "syncs")
+    """The keys that hold named things."""
+
+    version: Literal[1] = Field(description="Version of this file's format: 1.")
+    sources: dict[Name, AnySource] = Field(
+        min_length=1, description="Where rows come from, by name."
+    )
+    destinations: dict[Name, AnyDestination] = Field(
+        min_length=1, description="Where rows go, by name."
+    )
+    syncs: dict[Name, SyncConfig] = Field(
+        min_length=1, description="What is moved, by name; `retl run NAME` runs one."
+    )
+    read: ReadConfig = Field(default_factory=ReadConfig, description=str(ReadConfig.__doc__))
+    send: SendConfig = Field(default_factory=SendConfig, description=str(SendConfig.__doc__))
+    metrics: MetricsConfig = Field(
+        default_factory=MetricsConfig, description=str(MetricsConfig.__doc__)
+    )
+    log: LogConfig = Field(default_factory=LogConfig, description=str(LogConfig.__doc__))
+    drain: Duration = Field(
+        default=25.0,
+        description="How long SIGTERM or Ctrl-C may take to settle what is in flight. "
+        "Keep it under Kubernetes' terminationGracePeriodSeconds (30 s).",
+    )
+    state: Annotated[str, AfterValidator(values.state)] = Field(
+        default="sqlite:///.retl/state.db",
+        description="Where windows, runs, Checkpoints and dead letters are kept: "
+        "`sqlite:///PATH` in this version.",
+    )
+    _directory: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Syncs name what exists. `load_config` reports these faults with their places."""
+        found = checks.check(self.model_dump(include=set(self.SECTIONS)))
+        if found:
+            raise wrong(found[0].what, found[0].remedy)
+        return self
+
+    @property
+    def directory(self) -> Path:
+        """The absolute folder of the file; the working directory for a Config made in code."""
+        return self._directory
+
+    def located(self, directory: Path) -> Self:
+        """The same, with its relative paths relative to `directory`."""
+        copy = self.model_copy()
+        copy._directory = directory.absolute()  # noqa: SLF001 - its own class
+        return copy
+
+    def resolve(self, path: str) -> str:
+        """A path of the configuration made absolute; a URI (`gs://`) stays as it is."""
+        return path if "://" in path else str(self.directory / path)
+
+    @property
+    def state_url(self) -> str:
+        """`state` with an absolute path."""
+        return f"sqlite:///{self.resolve(self.state.removeprefix('sqlite:///'))}"
