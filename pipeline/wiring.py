@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from secrets import token_hex
@@ -71,12 +71,12 @@ async def run_sync(
     Raises ConfigError for an unknown sync, StateError when the state can't be opened.
     """
     sync = _sync(config, name)
-    store = await asyncio.to_thread(open_store, config)
     async with AsyncExitStack() as stack:
-        stack.callback(store.close)
-        run_store: RunStore = store
+        store: RunStore
         if dry_run is not None:
-            run_store = ScratchStore(await asyncio.to_thread(store.window, name))
+            store = ScratchStore(await asyncio.to_thread(_next_window, config, name))
+        else:
+            store = stack.enter_context(closing(await asyncio.to_thread(open_store, config)))
         source = await stack.enter_async_context(_source(config, name, sync))
         routes = [
             await stack.enter_async_context(_route(config, name, target, dry_run, observer))
@@ -92,7 +92,7 @@ async def run_sync(
                 name, sync, route.destination, window, schema
             ),
             ledger=Ledger,
-            store=run_store,
+            store=store,
             limits=LaneLimits(
                 buffer_bytes=config.send.buffer_bytes,
                 streams=config.read.streams,
@@ -111,11 +111,7 @@ async def preview_sync(config: Config, name: str, *, rows: int = 10) -> Preview:
     Raises ConfigError, SourceError, CredentialsError, StateError.
     """
     sync = _sync(config, name)
-    store = await asyncio.to_thread(open_store, config)
-    try:
-        window = await asyncio.to_thread(store.window, name)
-    finally:
-        store.close()
+    window = await asyncio.to_thread(_next_window, config, name)
     async with _source(config, name, sync) as source:
         scan = await source.dry_run(window)
         table = await source.preview(window, rows, f"preview-{name}-{token_hex(8)}")
@@ -134,6 +130,14 @@ def open_store(config: Config) -> Store:
     """The state. Blocking. Raises StateError when it can't be read and written."""
     holder = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
     return SqlStore(config.state_url, holder=holder, now=time.time)
+
+
+def _next_window(config: Config, name: str) -> Window:
+    """The window that the next run would get; looking makes no state where there is none."""
+    if not config.state_path.exists():
+        return Window(start=0, sequence=1)
+    with closing(open_store(config)) as store:
+        return store.window(name)
 
 
 def user_agent() -> str:

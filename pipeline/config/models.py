@@ -365,6 +365,11 @@ class Config(Model):
         return path if "://" in path else str(self.directory / path)
 
     @property
+    def state_path(self) -> Path:
+        """The file of `state`, absolute."""
+        return Path(self.resolve(self.state.removeprefix("sqlite:///")))
+
+    @property
     def state_url(self) -> str:
         """`state` with an absolute path."""
-        return f"sqlite:///{self.resolve(self.state.removeprefix('sqlite:///'))}"
+        return f"sqlite:///{self.state_path}"

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -23,6 +23,8 @@ from pipeline.ports import Encoder, Observer, OpenRun, RunStore, Settlements, So
 from pipeline.run.lane import Lane, LaneLimits, Progress, Route
 from pipeline.run.report import RunReport
 from pipeline.run.stopping import first_error, until
+
+_T = TypeVar("_T")
 
 _COMMIT_EVERY = 1.0
 # A result that expires again and again is not worth a fourth query.
@@ -110,21 +112,21 @@ class _Engine:
             state.lanes, state.reading = [], None
 
     async def _attempt(self, run: OpenRun) -> Result:
-        state = self._state
-        state.reading = run.reading
-        if state.reading is None and not await until(self._stop, self._start(run)):
-            return Result.INTERRUPTED
-        reading = state.reading
-        assert reading is not None  # noqa: S101 - started just now, or kept from before
-        with ThreadPoolExecutor(self._parts.threads, thread_name_prefix="encode") as threads:
-            state.lanes = self._lanes(run, reading, threads)
-            done = asyncio.Event()
-            committer = asyncio.create_task(self._commit_often(done))
-            try:
-                return await self._drive(committer)
-            finally:
-                done.set()
-                await asyncio.wait({committer})
+        state, done = self._state, asyncio.Event()
+        # From the first moment on: a commit of nothing yet keeps the lease while the query runs.
+        committer = asyncio.create_task(self._commit_often(done))
+        try:
+            state.reading = run.reading
+            if state.reading is None:
+                await self._unless_failed(committer, until(self._stop, self._start(run)))
+            if state.reading is None:
+                return Result.INTERRUPTED
+            with ThreadPoolExecutor(self._parts.threads, thread_name_prefix="encode") as threads:
+                state.lanes = self._lanes(run, state.reading, threads)
+                return await self._unless_failed(committer, self._drive())
+        finally:
+            done.set()
+            await asyncio.wait({committer})
 
     async def _start(self, run: OpenRun) -> None:
         parts = self._parts
@@ -153,19 +155,32 @@ class _Engine:
             for route in parts.routes
         ]
 
-    async def _drive(self, committer: asyncio.Task[None]) -> Result:
-        """All lanes to their ends, whatever becomes of the others; a failed commit ends all."""
-        lanes = [asyncio.create_task(lane.run(self._stop)) for lane in self._state.lanes]
-        driven = asyncio.create_task(asyncio.wait(lanes))
+    async def _unless_failed(
+        self, committer: asyncio.Task[None], work: Coroutine[Any, Any, _T]
+    ) -> _T:
+        """The work's result; a commit that fails (a lost lease, a full disk) ends it at once."""
+        task = asyncio.create_task(work)
         try:
-            either: set[asyncio.Task[Any]] = {driven, committer}
+            either: set[asyncio.Task[Any]] = {task, committer}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if committer.done():
                 committer.result()
         finally:
-            for lane in lanes:  # done already, but for a failed commit or a cancelled run
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+        return task.result()
+
+    async def _drive(self) -> Result:
+        """All lanes to their ends, whatever becomes of the others."""
+        lanes = [asyncio.create_task(lane.run(self._stop)) for lane in self._state.lanes]
+        try:
+            if lanes:
+                await asyncio.wait(lanes)
+        finally:
+            for lane in lanes:  # done already, unless the run is cancelled
                 lane.cancel()
-            await asyncio.wait(lanes)
+            await asyncio.gather(*lanes, return_exceptions=True)
         errors = [error for lane in lanes if (error := lane.exception()) is not None]
         if errors:
             raise first_error(BaseExceptionGroup("lanes", errors))
@@ -177,9 +192,9 @@ class _Engine:
             await self._commit()
 
     async def _commit(self) -> None:
-        """Make durable what is settled now."""
+        """Make durable what is settled now, and renew the lease."""
         state = self._state
-        if state.run is None or not state.lanes:
+        if state.run is None:
             return
         progress = [lane.progress() for lane in state.lanes]
         await asyncio.to_thread(self._write, state.run, progress)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pipeline.encode.packer import Packer
 from pipeline.errors import TooManyRejected
 from pipeline.events import Buffered, Encoded, Event, Settled, Started
-from pipeline.model import Batch, Counts, DeadLetter, Payloads, Reading, Result
+from pipeline.model import Batch, Counts, DeadLetter, Delivery, Payloads, Reading, Result
 from pipeline.ports import Deliverer, Destination, Encoder, Frame, Observer, Settlements, Source
 from pipeline.run.budget import ByteBudget
 from pipeline.run.stopping import until
@@ -80,6 +80,7 @@ class Lane:
         self._budget = ByteBudget(limits.buffer_bytes)
         self._letters: list[DeadLetter] = []
         self._deliveries: set[asyncio.Task[None]] = set()
+        self._failed = False
         # What is read and not settled when a process dies is read again by the next.
         self.counts = replace(counts, read=counts.delivered + counts.dead_lettered)
 
@@ -170,13 +171,22 @@ class Lane:
             self._ledger.settle(batch.span)
             return
         await self._budget.acquire(batch.nbytes + _BATCH_COST)
+        if self._failed:  # the group takes no more tasks, and is about to cancel this one
+            return
         self._buffered()
         task = deliveries.create_task(self._deliver(batch))
         self._deliveries.add(task)
         task.add_done_callback(self._deliveries.discard)
 
     async def _deliver(self, batch: Batch) -> None:
-        delivery = await self._route.deliverer.deliver(batch)
+        try:
+            self._settle(await self._route.deliverer.deliver(batch))
+        except Exception:
+            self._failed = True
+            raise
+
+    def _settle(self, delivery: Delivery) -> None:
+        batch = delivery.batch
         rejections = delivery.rejections
         self._count(
             delivered=batch.rows - len(rejections),

@@ -61,10 +61,9 @@ def _rest(where: str, error: api.GoogleAPICallError | api.RetryError) -> Pipelin
         return SourceError(
             f"{where}: BigQuery does not answer. Check `endpoint` and the network, and run again."
         )
-    # The message only: str(error) has the request's URL before it.
-    message = error.message or type(error).__name__
-    details = error.errors
-    reason = details[0].get("reason", "") if details and isinstance(details[0], dict) else ""
+    # BigQuery's own words: the exception's message has the request's URL and the job's id in it.
+    details = error.errors[0] if error.errors and isinstance(error.errors[0], dict) else {}
+    reason, message = details.get("reason", ""), details.get("message") or type(error).__name__
     if isinstance(error, api.Unauthorized):
         return CredentialsError(f"{where}: {message} Check the credentials of the source.")
     if isinstance(error, api.Forbidden) and reason not in {"quotaExceeded", "rateLimitExceeded"}:

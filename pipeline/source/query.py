@@ -1,7 +1,7 @@
 """The query job: dry run, guards, an own job id, and BigQuery's own clock. Blocking.
 
 A job's id is made from the run's key, so that a second try finds the job of the first instead of
-paying for the query again; a job that failed is followed by the next number.
+paying for the query again; a job that failed, or ran another query, is followed by the next number.
 """
 
 from __future__ import annotations
@@ -94,6 +94,8 @@ class QueryJobs:
         with translated(self._where):
             for number in count():
                 job = self._wait(self._start(sql, f"{key}_{number}"))
+                if job.found and job.query != sql:
+                    continue
                 if not job.error_result:
                     break
                 if number + 1 == _MOST_JOBS or not job.found:
@@ -148,6 +150,7 @@ class _Job:
     def __init__(self, job: bigquery.QueryJob, *, found: bool) -> None:
         self.job, self.found = job, found
         self.id = f"{job.project}:{job.location}.{job.job_id}"
+        self.query = str(job.query)
 
     @property
     def error_result(self) -> Mapping[str, str] | None:

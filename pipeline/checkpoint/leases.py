@@ -1,0 +1,101 @@
+"""Leases: one run of a sync at a time, and a fence against those that come back too late.
+
+A lease has a holder, an end and an epoch, which grows whenever the lease is taken. A write of a
+run goes through only under the epoch it was opened with. All functions work inside the caller's
+transaction; time is a parameter.
+"""
+
+from __future__ import annotations
+
+import os
+
+import sqlalchemy as sa
+
+from pipeline.checkpoint.schema import LEASES, upsert
+from pipeline.errors import LeaseError
+
+# Holders in this process. A container that restarts has the same host name and process id as
+# the one that died; only this tells them apart.
+_OURS: set[str] = set()
+
+
+def register(holder: str) -> None:
+    """Note that `holder` lives in this process."""
+    _OURS.add(holder)
+
+
+def unregister(holder: str) -> None:
+    """Note that `holder` will not write any more; its leases may be taken at once."""
+    _OURS.discard(holder)
+
+
+def take(connection: sa.Connection, sync: str, *, holder: str, now: float, seconds: float) -> int:
+    """Take the lease of a sync for `seconds`; its new epoch. LeaseError while it is live."""
+    connection.execute(
+        upsert(connection, LEASES)
+        .values(sync=sync, holder=None, epoch=0, expires=0.0)
+        .on_conflict_do_nothing()
+    )
+    refuse_if_live(connection, sync, holder=holder, now=now)
+    epoch = connection.execute(
+        sa.update(LEASES)
+        .where(LEASES.c.sync == sync)
+        .values(holder=holder, epoch=LEASES.c.epoch + 1, expires=now + seconds)
+        .returning(LEASES.c.epoch)
+    )
+    return int(epoch.scalar_one())
+
+
+def refuse_if_live(connection: sa.Connection, sync: str, *, holder: str, now: float) -> None:
+    """LeaseError when the lease is held, has not ended, and its holder may be alive.
+
+    holder: who asks; its host is the one whose process ids can be looked at.
+    """
+    row = connection.execute(
+        sa.select(LEASES.c.holder, LEASES.c.expires).where(LEASES.c.sync == sync).with_for_update()
+    ).first()
+    if row is None or row.holder is None or row.expires <= now or _is_dead(row.holder, holder):
+        return
+    raise LeaseError(
+        f"Sync {sync}: another run is under way ({row.holder.rpartition(':')[0]}). Wait until it "
+        f"has ended, or {max(1, round(row.expires - now))} s if it is gone, then run again."
+    )
+
+
+def keep(
+    connection: sa.Connection, sync: str, epoch: int, *, holder: str, now: float, seconds: float
+) -> None:
+    """Renew a lease that is still ours. LeaseError when it was taken or released."""
+    kept = connection.execute(
+        sa.update(LEASES)
+        .where(LEASES.c.sync == sync, LEASES.c.epoch == epoch, LEASES.c.holder == holder)
+        .values(expires=now + seconds)
+    )
+    if kept.rowcount != 1:
+        raise LeaseError(
+            f"Sync {sync}: this run's lease was lost, another process may have taken over. "
+            "Nothing was written; run again to go on from the last Checkpoint."
+        )
+
+
+def release(connection: sa.Connection, sync: str) -> None:
+    """Leave the lease to whoever comes next; the epoch stays."""
+    connection.execute(
+        sa.update(LEASES).where(LEASES.c.sync == sync).values(holder=None, expires=0.0)
+    )
+
+
+def _is_dead(theirs: str, ours: str) -> bool:
+    """Whether the holder `theirs` is known to be gone; only known on one's own host."""
+    host, pid, nonce = [*theirs.rsplit(":", 2), "", ""][:3]
+    if not nonce or host != ours.rsplit(":", 2)[0] or not pid.isdecimal() or int(pid) == 0:
+        return False
+    if int(pid) == os.getpid():
+        return theirs not in _OURS
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False

@@ -1,0 +1,183 @@
+"""The tables of the state, their migrations, and how values are kept in them.
+
+Only types and constraints that SQLite and Postgres both have. A released step of STEPS is never
+edited: a change of the tables is a change here plus a step that brings older states to the same
+shape. It does not know of leases, windows or files.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pipeline.errors import StateError
+from pipeline.model import Counts, Reading
+
+METADATA = sa.MetaData()
+
+# SQLite numbers rows by itself only in a column declared INTEGER.
+_NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+META = sa.Table("meta", METADATA, sa.Column("version", sa.Integer, primary_key=True))
+
+SYNCS = sa.Table(
+    "syncs",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("last_sync_time", sa.BigInteger, nullable=False),  # Unix seconds
+    sa.Column("sequence", sa.BigInteger, nullable=False),  # runs completed
+)
+
+RUNS = sa.Table(
+    "runs",
+    METADATA,
+    sa.Column("number", _NUMBER, primary_key=True),  # in the order of opening
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("sync", sa.Text, sa.ForeignKey(SYNCS.c.name), nullable=False),
+    sa.Column("window_start", sa.BigInteger, nullable=False),
+    sa.Column("window_sequence", sa.BigInteger, nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("unfinished", sa.Boolean, nullable=False),  # the next begin may go on with it
+    sa.Column("started", sa.Double, nullable=False),
+    sa.Column("finished", sa.Double),
+    sa.Column("result", sa.Text),
+    sa.Column("error", sa.Text, nullable=False),
+    sa.Column("reading", sa.Text),
+    sa.Column("counts", sa.Text, nullable=False),
+)
+sa.Index("runs_by_sync", RUNS.c.sync, RUNS.c.number)
+sa.Index(
+    "runs_one_unfinished",
+    RUNS.c.sync,
+    unique=True,
+    sqlite_where=RUNS.c.unfinished,
+    postgresql_where=RUNS.c.unfinished,
+)
+
+CHECKPOINTS = sa.Table(
+    "checkpoints",
+    METADATA,
+    sa.Column("run", sa.Text, sa.ForeignKey(RUNS.c.id), primary_key=True),
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("stream", sa.Integer, primary_key=True),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+)
+
+DEAD_LETTERS = sa.Table(
+    "dead_letters",
+    METADATA,
+    sa.Column("id", _NUMBER, primary_key=True),
+    sa.Column("run", sa.Text, sa.ForeignKey(RUNS.c.id), nullable=False),
+    sa.Column("destination", sa.Text, nullable=False),
+    sa.Column("stream", sa.Integer, nullable=False),
+    sa.Column("row", sa.BigInteger, nullable=False),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("run", "destination", "stream", "row"),
+)
+# The summary reads this and never the payloads.
+sa.Index(
+    "dead_letters_by_reason",
+    DEAD_LETTERS.c.run,
+    DEAD_LETTERS.c.destination,
+    DEAD_LETTERS.c.reason,
+)
+
+LEASES = sa.Table(
+    "leases",
+    METADATA,
+    sa.Column("sync", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text),  # NULL: nobody
+    sa.Column("epoch", sa.BigInteger, nullable=False),  # grows whenever the lease is taken
+    sa.Column("expires", sa.Double, nullable=False),
+)
+
+Step = Callable[[sa.Connection], None]
+
+# STEPS[0] brings version 1 to version 2, and so on.
+STEPS: Sequence[Step] = ()
+
+
+def is_current(connection: sa.Connection, where: str, steps: Sequence[Step] = STEPS) -> bool:
+    """Whether the tables are as this version needs them.
+
+    where: what to call the state in an error.
+    Raises StateError when they are newer, or another program's.
+    """
+    found, known = _version(connection, where), 1 + len(steps)
+    if found > known:
+        raise StateError(
+            f"{where} was written by a newer retl (state version {found}, this one knows "
+            f"{known}): upgrade retl."
+        )
+    return found == known
+
+
+def migrate(connection: sa.Connection, where: str, steps: Sequence[Step] = STEPS) -> None:
+    """Bring the tables to the newest version, within the connection's write transaction.
+
+    Raises what `is_current` raises.
+    """
+    if is_current(connection, where, steps):
+        return
+    found = _version(connection, where)
+    if found == 0:
+        METADATA.create_all(connection)
+    else:
+        for step in steps[found - 1 :]:
+            step(connection)
+    connection.execute(sa.delete(META))
+    connection.execute(sa.insert(META).values(version=1 + len(steps)))
+
+
+def _version(connection: sa.Connection, where: str) -> int:
+    """The version of the tables; 0 when there are none yet."""
+    tables = sa.inspect(connection).get_table_names()
+    if not tables:
+        return 0
+    if not {META.name, RUNS.name, LEASES.name}.issubset(tables):
+        raise StateError(
+            f"{where} holds another program's tables: let `state` name a file of its own."
+        )
+    return connection.scalar(sa.select(META.c.version)) or 0
+
+
+def upsert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that takes on_conflict_do_nothing and on_conflict_do_update."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
+
+
+def dump_reading(reading: Reading) -> str:
+    """As JSON, all of it, with the schema in base64."""
+    kept = {field.name: getattr(reading, field.name) for field in fields(reading)}
+    kept["schema"] = base64.b64encode(reading.schema).decode("ascii")
+    kept["details"] = dict(reading.details)
+    return json.dumps(kept)
+
+
+def load_reading(text: str) -> Reading:
+    """The Reading that `dump_reading` was given."""
+    kept = json.loads(text)
+    kept["streams"] = tuple(kept["streams"])
+    kept["schema"] = base64.b64decode(kept["schema"])
+    return Reading(**kept)
+
+
+def dump_counts(counts: Mapping[str, Counts]) -> str:
+    """As JSON: destination -> its counts."""
+    return json.dumps({destination: asdict(each) for destination, each in counts.items()})
+
+
+def load_counts(text: str) -> dict[str, Counts]:
+    """The counts that `dump_counts` was given."""
+    return {destination: Counts(**each) for destination, each in json.loads(text).items()}

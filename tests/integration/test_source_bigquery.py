@@ -1,0 +1,301 @@
+"""The BigQuery source with Google's real clients against the local BigQuery."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+
+from pipeline.errors import (
+    ConfigError,
+    CredentialsError,
+    PipelineError,
+    ReadingExpired,
+    SourceError,
+)
+from pipeline.local.bigquery.server import Address, serve
+from pipeline.local.faults import FaultPlan
+from pipeline.model import Reading, Window
+from pipeline.source.bigquery import BigQuery
+from pipeline.source.client import Connection
+from pipeline.source.read import StreamReader
+
+WINDOW = Window(start=1_700_000_000, sequence=2)
+SETUP = """
+CREATE SCHEMA app;
+CREATE TABLE app.users AS SELECT id, TIMESTAMP_SECONDS(1699990000 + id) AS seen,
+  DATETIME '2024-01-02 03:04:05' AS created FROM UNNEST(GENERATE_ARRAY(1, 30000)) AS id;
+CREATE TABLE app.none (id INT64);
+"""
+
+
+@dataclass
+class Service:
+    connection: Connection
+    client: bigquery.Client
+
+    def source(self, query: str, **settings: Any) -> BigQuery:
+        defaults = {
+            "lookback": 0,
+            "maximum_bytes_billed": 10**9,
+            "labels": {"team": "data"},
+            "streams": 2,
+        }
+        return BigQuery(self.connection, where="sync users", query=query, **(defaults | settings))
+
+    async def rows(self, query: str, **settings: Any) -> list[int]:
+        source = self.source(query, **settings)
+        reading = await source.start(WINDOW, "key")
+        found = [
+            row
+            for stream in range(len(reading.streams))
+            for row in await read(source, reading, stream)
+        ]
+        await source.close()
+        return found
+
+
+async def read(source: BigQuery, reading: Reading, stream: int, first: int = 0) -> list[int]:
+    found, at = [], first
+    async with aclosing(source.read(reading, stream, first)) as frames:
+        async for frame in frames:
+            batch = frame.record_batch()
+            assert (frame.span.first, frame.span.rows) == (at, batch.num_rows)
+            assert frame.nbytes > 0
+            at = frame.span.end
+            found += batch.column(0).to_pylist()
+    return found
+
+
+@asynccontextmanager
+async def running(plan: str = "") -> AsyncIterator[Service]:
+    ready: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
+    stop = asyncio.Event()
+    serving = asyncio.create_task(
+        serve(faults=FaultPlan.parse(plan) if plan else None, ready=ready.set_result, stop=stop)
+    )
+    address = await ready
+    connection = Connection(
+        project="local", endpoint=address.rest, storage_endpoint=address.storage, user_agent="retl"
+    )
+    client = bigquery.Client(
+        project="local",
+        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+        client_options={"api_endpoint": address.rest},
+    )
+    try:
+        for statement in SETUP.split(";")[:-1]:
+            await asyncio.to_thread(lambda sql: client.query(sql).result(), statement)
+        yield Service(connection, client)
+    finally:
+        client.close()
+        stop.set()
+        await serving
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    async with running() as one:
+        yield one
+
+
+async def test_a_query_becomes_streams_that_start_anywhere(service: Service) -> None:
+    source = service.source(
+        "SELECT id AS userId, created FROM app.users WHERE UNIX_SECONDS(seen) > {{last_sync_time}}"
+    )
+    reading = await source.start(WINDOW, "key")
+    assert reading.rows == 20_000
+    assert reading.query_started > 1_700_000_000
+    assert reading.bytes_processed > 0
+    assert reading.expires is not None
+    assert reading.expires > reading.query_started
+    schema = pa.ipc.read_schema(pa.py_buffer(reading.schema))
+    assert schema.field("created").type == pa.timestamp("us")
+    streams = [await read(source, reading, number) for number in range(len(reading.streams))]
+    assert sorted(row for stream in streams for row in stream) == list(range(10_001, 30_001))
+    for number, rows in enumerate(streams):
+        for first in {0, 1, len(rows) // 2, len(rows) - 1, len(rows)}:
+            assert await read(source, reading, number, first) == rows[first:]
+    await source.close()
+
+
+async def test_a_job_is_labelled_guarded_and_found_again(service: Service) -> None:
+    source = service.source("SELECT id FROM app.users LIMIT 3")
+    first = await source.start(WINDOW, "key")
+    again = await source.start(WINDOW, "key")
+    other = await source.start(WINDOW, "key2")
+    await source.close()
+    changed = await service.source("SELECT 1").start(WINDOW, "key")
+    assert changed.details["job"] not in {first.details["job"], other.details["job"]}
+    assert first.details["job"] == again.details["job"] != other.details["job"]
+    assert first.query_started == again.query_started
+    job = await asyncio.to_thread(service.client.get_job, first.details["job"].rpartition(".")[2])
+    assert isinstance(job, bigquery.QueryJob)
+    assert job.labels["team"] == "data"
+    assert job.maximum_bytes_billed == 10**9
+    assert job.query == "SELECT id FROM app.users LIMIT 3"
+
+
+async def test_lookback_widens_the_window(service: Service) -> None:
+    query = "SELECT {{last_sync_time}} AS a"
+    assert await service.rows(query, lookback=60) == [WINDOW.start - 60]
+    assert await service.rows(
+        "SELECT COUNT(*) FROM app.users WHERE seen >= {{last_sync_timestamp}}"
+    ) == [20_001]
+
+
+async def test_no_rows_and_one_row(service: Service) -> None:
+    source = service.source("SELECT id FROM app.none")
+    reading = await source.start(WINDOW, "key")
+    assert (reading.streams, reading.rows) == ((), 0)
+    preview = await source.preview(WINDOW, 5, "p")
+    assert (preview.num_rows, preview.schema.names) == (0, ["id"])
+    await source.close()
+    assert await service.rows("SELECT 7 AS id") == [7]
+
+
+async def test_a_preview_is_a_few_rows_of_the_real_types(service: Service) -> None:
+    source = service.source("SELECT id, JSON '{\"a\":1}' AS j FROM app.users ORDER BY id -- all;")
+    table = await source.preview(WINDOW, 3, "p")
+    await source.close()
+    assert table.column("id").to_pylist() == [1, 2, 3]
+    assert table.schema.field("j").metadata == {b"ARROW:extension:name": b"google:sqlType:json"}
+
+
+@pytest.mark.parametrize(
+    ("query", "error", "said"),
+    [
+        ("DELETE FROM app.users WHERE TRUE", ConfigError, "a DELETE, and only a single SELECT"),
+        ("SELECT 1; SELECT 2", ConfigError, "a SCRIPT"),
+        ("SELECT FROM WHERE", ConfigError, "Syntax error"),
+        ("SELECT id FROM app.nope", ConfigError, "Not found: Table local:app.nope"),
+        ("SELECT nope FROM app.users", ConfigError, "Unrecognized name: nope"),
+        (
+            "SELECT id FROM forbidden.t",
+            CredentialsError,
+            "Access Denied.*roles/bigquery.dataViewer",
+        ),
+        (
+            "SELECT id FROM app.users WHERE seen >= {{last_sync_time}}",
+            ConfigError,
+            r"TIMESTAMP, INT64(.|\n)*UNIX_SECONDS\(column\) >= \{\{last_sync_time\}\}",
+        ),
+        (
+            "SELECT UNIX_SECONDS(created) AS created FROM app.users",
+            ConfigError,
+            r"UNIX_SECONDS(.|\n)*UNIX_SECONDS\(TIMESTAMP\(column\)\)",
+        ),
+        ("SELECT {{last_sync}} AS x", ConfigError, "not a variable"),
+    ],
+)
+async def test_a_query_that_can_not_run_says_why(
+    service: Service, query: str, error: type[PipelineError], said: str
+) -> None:
+    with pytest.raises(error, match=said) as raised:
+        await service.rows(query)
+    assert "http://" not in str(raised.value)
+
+
+async def test_bytes_are_guarded_before_anything_is_billed(service: Service) -> None:
+    with pytest.raises(ConfigError, match=r"more than `maximum_bytes_billed` allows \(10\)"):
+        await service.rows("SELECT id FROM app.users", maximum_bytes_billed=10)
+
+
+async def test_nobody_there_is_said_soon_and_without_the_address() -> None:
+    connection = Connection(
+        project="p", endpoint="http://127.0.0.1:1", storage_endpoint="127.0.0.1:1"
+    )
+    source = BigQuery(
+        connection, where="sync users", query="SELECT 1", lookback=0, maximum_bytes_billed=1, labels={}, streams=1
+    )  # fmt: skip
+    source._jobs._retry = source._jobs._retry.with_timeout(0.1)
+    with pytest.raises(SourceError, match=r"can't be reached|does not answer") as raised:
+        await source.start(WINDOW, "key")
+    assert raised.value.exit_code == 75
+    await source.close()
+
+
+@pytest.mark.parametrize(
+    "key", ["not json", "{}", '{"type": "service_account", "private_key": "s3cret"}']
+)
+async def test_bad_credentials_are_refused_without_being_shown(key: str) -> None:
+    connection = Connection(project="p", endpoint="https://bigquery.example", credentials=key)
+    with pytest.raises(CredentialsError, match="No usable Google credentials") as raised:
+        connection.jobs()
+    assert "s3cret" not in str(raised.value)
+
+
+FAULTS = [
+    "- {on: read_rows, times: 2, do: {error: UNAVAILABLE}}",
+    "- {on: read_rows, times: 3, do: {error: UNAVAILABLE, after_messages: 1}}",
+    "- {on: read_rows, do: {error: INTERNAL, message: 'Received RST_STREAM with error code 2', after_messages: 1}}",
+    "- {on: read_rows, do: {error: RESOURCE_EXHAUSTED, retry_after: 0.01}}",
+    "- {on: read_rows, do: {reset: true, after_messages: 1}}",
+    "- {on: create_read_session, do: {error: UNAVAILABLE}}",
+]
+
+
+@pytest.mark.parametrize("plan", FAULTS)
+async def test_passing_faults_neither_lose_nor_repeat_a_row(
+    plan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.source.read._FIRST_WAIT", 0.001)
+    async with running(plan) as service:
+        rows = await service.rows("SELECT id FROM app.users")
+    assert sorted(rows) == list(range(1, 30_001))
+
+
+async def test_faults_that_stay_end_the_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.source.read._FIRST_WAIT", 0.0001)
+    async with running("- {on: read_rows, times: always, do: {error: UNAVAILABLE}}") as service:
+        with pytest.raises(SourceError, match="UNAVAILABLE"):
+            await service.rows("SELECT id FROM app.users")
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("{error: FAILED_PRECONDITION, message: 'the read session expired'}", ReadingExpired),
+        ("{error: NOT_FOUND}", ReadingExpired),
+        ("{error: PERMISSION_DENIED}", CredentialsError),
+        ("{error: INTERNAL, message: 'disk on fire'}", SourceError),
+        ("{error: INVALID_ARGUMENT}", ConfigError),
+    ],
+)
+async def test_faults_that_do_not_pass_are_told_apart(
+    fault: str, error: type[PipelineError]
+) -> None:
+    async with running(f"- {{on: read_rows, do: {fault}}}") as service:
+        with pytest.raises(error):
+            await service.rows("SELECT id FROM app.users")
+
+
+async def test_a_stream_that_says_nothing_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.source.read._FIRST_WAIT", 0.001)
+    async with running("- {on: read_rows, do: {hang: true, after_messages: 1}}") as service:
+        source = service.source("SELECT id FROM app.users")
+        reading = await source.start(WINDOW, "key")
+        schema = pa.ipc.read_schema(pa.py_buffer(reading.schema))
+        reader = StreamReader(source._opened(), schema, where="sync users", idle=0.2)
+        found = []
+        for number, name in enumerate(reading.streams):
+            async for frame in reader.read(name, number, 0):
+                found += frame.record_batch().column(0).to_pylist()
+        await source.close()
+    assert sorted(found) == list(range(1, 30_001))
+
+
+async def test_a_table_that_is_gone_expires_the_reading(service: Service) -> None:
+    source = service.source("SELECT id FROM app.users")
+    reading = await source.start(WINDOW, "key")
+    lost = replace(reading, streams=tuple(f"{name}x" for name in reading.streams))
+    with pytest.raises(ReadingExpired):
+        await read(source, lost, 0)
+    await source.close()
