@@ -27,7 +27,7 @@ version: 1
 sources:
   local: {{type: bigquery, project: local, endpoint: "{rest}", storage_endpoint: "{storage}"}}
 destinations:
-  customerio: {{type: customerio, api_key: local-key, endpoint: "{customerio}"}}
+  customerio: {{type: customerio, api_key: local-key, endpoint: "{customerio}/v1"}}
 syncs:
   users:
     source: local
@@ -36,7 +36,7 @@ syncs:
     columns: {{id: userId}}
     query: SELECT * FROM bench.users
 """
-_ROWS_PER_CPU_SECOND, _PEAK_RSS_MB, _RSS_GROWTH = 250_000.0, 400.0, 1.2
+_ROWS_PER_CPU_SECOND, _PEAK_RSS_MB, _RSS_GROWTH = 250_000.0, 400.0, 1.3
 
 
 def client(config: Path) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Sample data for the local BigQuery: tables, changes, and the syncs that read them."""
