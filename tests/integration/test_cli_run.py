@@ -344,3 +344,14 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=PATIENCE)
         assert process.returncode == 75
+
+
+@pytest.mark.parametrize(("answer", "code", "start"), [(False, 75, 1764000000), (True, 0, 0)])
+def test_reset_asks_on_a_terminal(
+    here: Project, monkeypatch: pytest.MonkeyPatch, answer: object, code: int, start: int
+) -> None:
+    here.retl("state", "set", "users", "1764000000")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("typer.confirm", lambda *_said, **_options: answer)
+    assert here.retl("state", "reset", "users").returncode == code
+    assert here.told("state", "show", "users")["last_sync_time"] == start

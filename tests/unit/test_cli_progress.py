@@ -80,7 +80,7 @@ def test_bars_show_what_matters_and_fit(width: int) -> None:
     for event in STORY:
         bars(event)
     text = drawn(bars, console)
-    for part in ("users", "405/1,000", "rows/s", "5 dead", "1 retries", "195 in"):
+    for part in ("users", "405/1,000", "rows/s", "5 dead", "1 retries (429)", "195"):
         assert part in text
     assert len(text.splitlines()) == 1
     bars(Started(sync="users", destination="file", rows=None))
@@ -131,7 +131,7 @@ async def test_lines_tell_of_start_progress_and_end() -> None:
         "run finished",
     ]
     assert logs[0] | {"rows": 1_000, "skipped": 100, "sync": "users"} == logs[0]
-    assert logs[1] | {"in_flight": 195, "retries": 1, "read": 500} == logs[1]
+    assert logs[1] | {"in_flight": 195, "retries": 1, "retried_for": "429", "read": 500} == logs[1]
     assert logs[-1] | {"result": "complete", "delivered": 300, "dead_lettered": 5} == logs[-1]
 
 

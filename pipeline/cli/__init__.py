@@ -1,0 +1,1 @@
+"""The command line: verbs, arguments, signals, exit codes, progress and tables."""

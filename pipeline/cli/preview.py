@@ -1,0 +1,137 @@
+"""The verb preview: a few rows of a sync's query, and the exact JSON that would be sent.
+
+Row content goes to stdout, on purpose: that is what a preview is for. Nothing is sent anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.highlighter import JSONHighlighter
+from rich.text import Text
+
+from pipeline.cli.context import configured, known_sync
+from pipeline.cli.loop import run_async
+from pipeline.cli.options import OutputOption
+from pipeline.cli.output import (
+    Output,
+    number,
+    plain,
+    print_json,
+    ready_json,
+    size,
+    stderr,
+    stdout,
+    table,
+)
+from pipeline.wiring import preview_sync
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.run.report import Preview, PreviewRow
+
+# The table is for a glance: the payloads below it show everything.
+MAX_CELL = 32
+MAX_NAMES = 10
+# Between two columns.
+GAP = 2
+# Of one payload on a terminal; --output json shows all of it.
+MAX_SHOWN = 2_000
+
+app = typer.Typer()
+
+
+@app.command()
+def preview(
+    ctx: typer.Context,
+    sync: Annotated[str, typer.Argument(metavar="SYNC", help="The sync's name.")],
+    *,
+    rows: Annotated[int, typer.Option("--rows", min=1, max=1000, help="How many rows.")] = 10,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Run a sync's query for a few rows and show what would be sent.
+
+    Shows the rows, the exact JSON of each, and which rows would be invalid and why. Nothing is
+    sent and no state changes. The query is billed like any other.
+    """
+    config = configured(ctx)
+    shown = run_async(preview_sync(config, known_sync(config, sync), rows=rows))
+    if output is Output.JSON:
+        print_json(_as_dict(shown))
+        return
+    console = stdout()
+    _print_rows(console, shown)
+    console.print()
+    for index, row in enumerate(shown.rows, start=1):
+        _print_payload(console, index, row)
+    valid = sum(row.invalid is None for row in shown.rows)
+    stderr().print(
+        f"{shown.sync}: {valid} valid, {len(shown.rows) - valid} invalid; the whole query scans"
+        f" {size(shown.bytes_processed)}."
+    )
+
+
+def _as_dict(shown: Preview) -> dict[str, object]:
+    return {
+        "sync": shown.sync,
+        "call": shown.call,
+        "sql": shown.sql,
+        "bytes_processed": shown.bytes_processed,
+        "columns": [{"name": field.name, "type": str(field.type)} for field in shown.table.schema],
+        "rows": [
+            {
+                "payload": ready_json(row.payload),
+                "invalid": row.invalid
+                and {"reason": row.invalid.reason, "message": row.invalid.message},
+            }
+            for row in shown.rows
+        ],
+    }
+
+
+def _print_rows(console: Console, shown: Preview) -> None:
+    names = shown.table.schema.names
+    if not shown.table.num_rows:
+        console.print(f"No rows. Columns: {plain(', '.join(names))}")
+        return
+    # Column names may repeat, so columns are taken by place.
+    grid, room = table({}, ()), console.width
+    fitting: list[list[Text]] = []
+    for place, name in enumerate(names):
+        cells = [_cell(value) for value in shown.table.column(place).to_pylist()]
+        heading = Text(plain(name))
+        room -= max(map(len, [heading, *cells])) + GAP
+        if room < -GAP and fitting:
+            break
+        grid.add_column(heading, no_wrap=True, overflow="ellipsis")
+        fitting.append(cells)
+    for row in zip(*fitting, strict=True):
+        grid.add_row(*row)
+    console.print(grid)
+    left = [plain(name) for name in names[len(fitting) :]]
+    if left:
+        some = ", ".join(left[:MAX_NAMES]) + (", ..." if len(left) > MAX_NAMES else "")
+        console.print(Text(f"and {number(len(left))} columns more: {some}", style="dim"))
+
+
+def _cell(value: object) -> Text:
+    if value is None:
+        return Text("null", style="dim")
+    text = plain(str(value)).replace("\n", "\\n")
+    return Text(text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…")
+
+
+def _print_payload(console: Console, index: int, row: PreviewRow) -> None:
+    nbytes = len(row.payload)
+    head = Text(f"{index}  {size(nbytes)}  ", style="dim")
+    if row.invalid is not None:
+        head.append(f"invalid: {row.invalid.reason}", style="bold red")
+        head.append(f"  {plain(row.invalid.message)}", style="red")
+    console.print(head)
+    text = plain(row.payload[:MAX_SHOWN].decode(errors="replace"))
+    body = JSONHighlighter()(text)
+    if nbytes > MAX_SHOWN:
+        body.append(f" … {number(nbytes - MAX_SHOWN)} bytes more", style="dim")
+    console.print(body, soft_wrap=True)
