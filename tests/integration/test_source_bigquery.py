@@ -213,8 +213,14 @@ async def test_nobody_there_is_said_soon_and_without_the_address() -> None:
         project="p", endpoint="http://127.0.0.1:1", storage_endpoint="127.0.0.1:1"
     )
     source = BigQuery(
-        connection, where="sync users", query="SELECT 1", lookback=0, maximum_bytes_billed=1, labels={}, streams=1
-    )  # fmt: skip
+        connection,
+        where="sync users",
+        query="SELECT 1",
+        lookback=0,
+        maximum_bytes_billed=1,
+        labels={},
+        streams=1,
+    )
     source._jobs._retry = source._jobs._retry.with_timeout(0.1)
     with pytest.raises(SourceError, match=r"can't be reached|does not answer") as raised:
         await source.start(WINDOW, "key")
@@ -235,7 +241,7 @@ async def test_bad_credentials_are_refused_without_being_shown(key: str) -> None
 FAULTS = [
     "- {on: read_rows, times: 2, do: {error: UNAVAILABLE}}",
     "- {on: read_rows, times: 3, do: {error: UNAVAILABLE, after_messages: 1}}",
-    "- {on: read_rows, do: {error: INTERNAL, message: 'Received RST_STREAM with error code 2', after_messages: 1}}",
+    "- {on: read_rows, do: {error: INTERNAL, message: 'got RST_STREAM', after_messages: 1}}",
     "- {on: read_rows, do: {error: RESOURCE_EXHAUSTED, retry_after: 0.01}}",
     "- {on: read_rows, do: {reset: true, after_messages: 1}}",
     "- {on: create_read_session, do: {error: UNAVAILABLE}}",

@@ -89,10 +89,18 @@ async def test_a_post_carries_body_and_headers() -> None:
     ("raw", "status", "retry_after"),
     [
         (b"HTTP/1.1 429 Slow\r\nRetry-After: 3\r\nContent-Length: 0\r\n\r\n", 429, "3"),
-        (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", 302, None),
-        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", 200, None),
+        (
+            b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+            302,
+            None,
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            200,
+            None,
+        ),
     ],
-)  # fmt: skip
+)
 async def test_answers_are_taken_as_they_are(
     raw: bytes, status: int, retry_after: str | None
 ) -> None:
@@ -135,8 +143,13 @@ async def _silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 @pytest.mark.parametrize(
     ("handler", "word"),
-    [(_close_at_once, "reset"), (_cut_answer, "broken_answer"), (_garbage, "network"), (_silent, "timeout")],
-)  # fmt: skip
+    [
+        (_close_at_once, "reset"),
+        (_cut_answer, "broken_answer"),
+        (_garbage, "network"),
+        (_silent, "timeout"),
+    ],
+)
 async def test_faults_on_the_way_are_one_word(handler: Handler, word: str) -> None:
     one = transport(timeout=0.2)
     async with server(handler) as url:

@@ -27,9 +27,8 @@ def test_no_second_sees_more_than_rate_and_burst(
 
 @given(rows=st.lists(st.integers(1, 500), min_size=2, max_size=40), rate=st.floats(10, 1000))
 def test_rows_are_spaced_by_what_went_before(rows: list[int], rate: float) -> None:
-    limiter, waits = Limiter(rows=rate), []
-    for count in rows:
-        waits.append(limiter.reserve(0.0, count))
+    limiter = Limiter(rows=rate)
+    waits = [limiter.reserve(0.0, count) for count in rows]
     for index, wait in enumerate(waits):
         assert abs(wait - sum(rows[:index]) / rate) < 1e-6
 

@@ -21,9 +21,11 @@ def payloads(frame: list[int | None], first: int) -> Payloads:
         data=memoryview(data),
         offsets=np.cumsum([0, *(size + 1 for _, size in valid)]).astype(np.int64),
         span=Span(stream=1, first=first, rows=len(frame)),
-        rows=None if len(valid) == len(frame) else np.array([first + row for row, _ in valid], dtype=np.int64),
+        rows=None
+        if len(valid) == len(frame)
+        else np.array([first + row for row, _ in valid], dtype=np.int64),
         invalid=(letter,) * (len(frame) - len(valid)),
-    )  # fmt: skip
+    )
 
 
 @given(

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from pipeline.errors import ConfigError
 from pipeline.run.budget import ByteBudget
 from pipeline.run.stopping import first_error, until
-from pipeline.errors import ConfigError
 
 
 async def test_it_bounds_and_serves_in_turn() -> None:

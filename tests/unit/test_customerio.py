@@ -31,7 +31,12 @@ def test_keys_that_name_a_region_are_bearer_tokens_and_pick_the_host() -> None:
     ("answer", "action", "reason", "message"),
     [
         (Answer(status=200, body=b"{}"), Action.DELIVERED, "", ""),
-        (Answer(status=400, body=b'{"meta":{"errors":["a","b"]}}'), Action.SPLIT, "rejected_400", "a; b"),
+        (
+            Answer(status=400, body=b'{"meta":{"errors":["a","b"]}}'),
+            Action.SPLIT,
+            "rejected_400",
+            "a; b",
+        ),
         (Answer(status=422, body=b"<html>\xff"), Action.SPLIT, "rejected_422", "<html>\ufffd"),
         (Answer(status=400, body=b"[]"), Action.SPLIT, "rejected_400", "[]"),
         (Answer(status=400, body=b"x" * 9999), Action.SPLIT, "rejected_400", "x" * 500),
@@ -41,7 +46,7 @@ def test_keys_that_name_a_region_are_bearer_tokens_and_pick_the_host() -> None:
         (Answer(status=503), Action.RETRY, "http_503", ""),
         (Answer(status=0, error="dns"), Action.RETRY, "dns", ""),
     ],
-)  # fmt: skip
+)
 def test_answers_become_verdicts(answer: Answer, action: Action, reason: str, message: str) -> None:
     verdict = Customerio(name="cio", api_key="k").judge(answer, NOW)
     assert (verdict.action, verdict.reason, verdict.message) == (action, reason, message)

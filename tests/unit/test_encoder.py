@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -52,7 +53,7 @@ def encode(
 
 def texts(payloads: Payloads) -> list[str]:
     data, offsets = bytes(payloads.data), payloads.offsets.tolist()
-    found = [data[a:b].decode() for a, b in zip(offsets, offsets[1:], strict=False)]
+    found = [data[a:b].decode() for a, b in pairwise(offsets)]
     assert all(text.endswith(",") for text in found)
     return [text[:-1] for text in found]
 
@@ -132,43 +133,90 @@ TYPES: list[tuple[str, pa.Array, list[str]]] = [
     ("nan", pa.array([float("nan"), float("inf"), 1.0]), ["null", "null", "1"]),
     (
         "numeric",
-        pa.array([Decimal("1.50"), Decimal(0), Decimal("-0.000000001"), Decimal(100)], pa.decimal128(38, 9)),
+        pa.array(
+            [Decimal("1.50"), Decimal(0), Decimal("-0.000000001"), Decimal(100)],
+            pa.decimal128(38, 9),
+        ),
         ["1.5", "0", "-0.000000001", "100"],
     ),
     (
         "bignumeric",
-        pa.array([Decimal("1e-38"), Decimal("-123.456"), Decimal("0.0000005")], pa.decimal256(76, 38)),
+        pa.array(
+            [Decimal("1e-38"), Decimal("-123.456"), Decimal("0.0000005")], pa.decimal256(76, 38)
+        ),
         ["0.00000000000000000000000000000000000001", "-123.456", "0.0000005"],
     ),
-    ("string", pa.array(['say "hi"\\', "tab\tline\nbell\x07", "ü€😀\u2028", ""]), [
-        '"say \\"hi\\"\\\\"', '"tab\\tline\\nbell\\u0007"', '"ü€😀\u2028"', '""',
-    ]),
+    (
+        "string",
+        pa.array(['say "hi"\\', "tab\tline\nbell\x07", "ü€😀\u2028", ""]),
+        [
+            '"say \\"hi\\"\\\\"',
+            '"tab\\tline\\nbell\\u0007"',
+            '"ü€😀\u2028"',
+            '""',
+        ],
+    ),
     ("large_string", pa.array(['"'], pa.large_string()), ['"\\""']),
     ("string_view", pa.array(["x"], pa.string_view()), ['"x"']),
     ("dictionary", pa.array(["x", "y", "x"]).dictionary_encode(), ['"x"', '"y"', '"x"']),
-    ("bytes", pa.array([b"", b"f", b"fo", b"foo", b"\xff\x00", None]), [
-        '""', '"Zg=="', '"Zm8="', '"Zm9v"', '"/wA="', "null",
-    ]),
+    (
+        "bytes",
+        pa.array([b"", b"f", b"fo", b"foo", b"\xff\x00", None]),
+        [
+            '""',
+            '"Zg=="',
+            '"Zm8="',
+            '"Zm9v"',
+            '"/wA="',
+            "null",
+        ],
+    ),
     ("date", pa.array([dt.date(1, 2, 3)]), ['"0001-02-03"']),
     ("time", pa.array([dt.time(1, 2, 3, 4)], pa.time64("us")), ['"01:02:03.000004"']),
     (
         "datetime",
-        pa.array([at(1970, 1, 1), at(1969, 12, 31, 23, 59, 59, 500_000), at(9999, 12, 31), at(1, 1, 1)], pa.timestamp("us")),
+        pa.array(
+            [at(1970, 1, 1), at(1969, 12, 31, 23, 59, 59, 500_000), at(9999, 12, 31), at(1, 1, 1)],
+            pa.timestamp("us"),
+        ),
         ["0", "-1", "253402214400", "-62135596800"],
     ),
     ("timestamp", pa.array([1_500_000], pa.timestamp("us", "UTC")), ["1"]),
     ("list", pa.array([[1, None], [], None, [3]]), ["[1,null]", "[]", "null", "[3]"]),
     ("list of text", pa.array([['a"', "b"]]), ['["a\\"","b"]']),
-    ("struct", pa.array([{"a": 1, "b": "x"}, None, {"a": None, "b": None}]), [
-        '{"a":1,"b":"x"}', "null", '{"a":null,"b":null}',
-    ]),
-    ("deep", pa.array([[{"k": [{"v": 1.5}], "t": dt.date(2024, 1, 2)}]]), ['[{"k":[{"v":1.5}],"t":"2024-01-02"}]']),
-    ("range", pa.array([{"start": dt.date(2020, 1, 1), "end": None}]), ['{"start":"2020-01-01","end":null}']),
-    ("interval", pa.array([(14, 3, 3_723_000_000_001), (-1, -2, -1_500_000_000), None], pa.month_day_nano_interval()), [
-        '"1-2 3 1:2:3.000000001"', '"-0-1 -2 -0:0:1.5"', "null",
-    ]),
+    (
+        "struct",
+        pa.array([{"a": 1, "b": "x"}, None, {"a": None, "b": None}]),
+        [
+            '{"a":1,"b":"x"}',
+            "null",
+            '{"a":null,"b":null}',
+        ],
+    ),
+    (
+        "deep",
+        pa.array([[{"k": [{"v": 1.5}], "t": dt.date(2024, 1, 2)}]]),
+        ['[{"k":[{"v":1.5}],"t":"2024-01-02"}]'],
+    ),
+    (
+        "range",
+        pa.array([{"start": dt.date(2020, 1, 1), "end": None}]),
+        ['{"start":"2020-01-01","end":null}'],
+    ),
+    (
+        "interval",
+        pa.array(
+            [(14, 3, 3_723_000_000_001), (-1, -2, -1_500_000_000), None],
+            pa.month_day_nano_interval(),
+        ),
+        [
+            '"1-2 3 1:2:3.000000001"',
+            '"-0-1 -2 -0:0:1.5"',
+            "null",
+        ],
+    ),
     ("null", pa.nulls(2), ["null", "null"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -431,14 +479,37 @@ class TestMessageId:
         (Call.IDENTIFY, {"userId": [1]}, Rules(json_columns=["nope"]), "json_columns.nope"),
         (Call.IDENTIFY, {"userId": [1], "a": [1], "A": [2]}, Rules(columns={}), None),
         (Call.IDENTIFY, {"userId": [1], "USERID": [2]}, Rules(), "both go to userId"),
-        (Call.IDENTIFY, {"userId": [1], "a": [1], "b": [2]}, Rules(columns={"a": "b"}), "both go to traits.b"),
-        (Call.ALIAS, {"userId": [1], "previousId": [2], "extra": [3]}, Rules(), "no place for the column extra"),
+        (
+            Call.IDENTIFY,
+            {"userId": [1], "a": [1], "b": [2]},
+            Rules(columns={"a": "b"}),
+            "both go to traits.b",
+        ),
+        (
+            Call.ALIAS,
+            {"userId": [1], "previousId": [2], "extra": [3]},
+            Rules(),
+            "no place for the column extra",
+        ),
         (Call.IDENTIFY, {"userId": [[1]]}, Rules(), "userId is a list"),
         (Call.IDENTIFY, {"userId": [1], "context": ["x"]}, Rules(), "json_columns: .context."),
-        (Call.IDENTIFY, {"userId": [1], "d": pa.array([1], pa.duration("s"))}, Rules(), "no JSON form"),
-        (Call.IDENTIFY, {"userId": [1], "s": pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"])}, Rules(), "names of their own"),
+        (
+            Call.IDENTIFY,
+            {"userId": [1], "d": pa.array([1], pa.duration("s"))},
+            Rules(),
+            "no JSON form",
+        ),
+        (
+            Call.IDENTIFY,
+            {
+                "userId": [1],
+                "s": pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]),
+            },
+            Rules(),
+            "names of their own",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_can_not_become_the_call_is_refused_before_anything_is_sent(
     call: Call, columns: dict[str, Any], rules: Rules, said: str | None
 ) -> None:

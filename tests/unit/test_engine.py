@@ -124,9 +124,16 @@ class MemoryStore:
         self.log.append(("begin", full))
         if self.open is None:
             self.open = OpenRun(
-                id="run-1", sync=sync, window=WINDOW, fingerprint=fingerprint, attempt=1,
-                reading=None, checkpoints={}, counts={}, resumed=False,
-            )  # fmt: skip
+                id="run-1",
+                sync=sync,
+                window=WINDOW,
+                fingerprint=fingerprint,
+                attempt=1,
+                reading=None,
+                checkpoints={},
+                counts={},
+                resumed=False,
+            )
         return self.open
 
     def attach(self, run: OpenRun, reading: Reading) -> None:
@@ -220,7 +227,7 @@ async def run(
             rules=Rules(),
             separator=b"\n",
             payload_bytes=1_000,
-        ),  # fmt: skip
+        ),
         ledger=Ledger,
         store=store,
         limits=LaneLimits(buffer_bytes=buffer_bytes, streams=2, drain=drain, tolerates=tolerates),
@@ -476,7 +483,11 @@ async def test_memory_is_bounded_by_the_budget() -> None:
 
     asyncio.get_running_loop().call_later(0.05, gate.set)
     await run(
-        MemorySource([200, 200]), MemoryStore(), {"api": MemoryDeliverer(wait)}, events=events, buffer_bytes=15_000
-    )  # fmt: skip
+        MemorySource([200, 200]),
+        MemoryStore(),
+        {"api": MemoryDeliverer(wait)},
+        events=events,
+        buffer_bytes=15_000,
+    )
     most = max(event.nbytes for event in events if isinstance(event, Buffered))
     assert 10_000 < most <= 15_000

@@ -11,10 +11,18 @@ ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 # `async` lives only here; all other rooms decide, and wait for nothing.
 WAITING = (
-    "pipeline/run/", "pipeline/cli/", "pipeline/local/", "pipeline/wiring.py", "pipeline/ports.py",
-    "pipeline/send/sender.py", "pipeline/send/transport.py", "pipeline/send/file_transport.py",
-    "pipeline/source/read.py", "pipeline/source/bigquery.py", "pipeline/source/file.py",
-)  # fmt: skip
+    "pipeline/run/",
+    "pipeline/cli/",
+    "pipeline/local/",
+    "pipeline/wiring.py",
+    "pipeline/ports.py",
+    "pipeline/send/sender.py",
+    "pipeline/send/transport.py",
+    "pipeline/send/file_transport.py",
+    "pipeline/source/read.py",
+    "pipeline/source/bigquery.py",
+    "pipeline/source/file.py",
+)
 
 
 def name(path: Path) -> str:

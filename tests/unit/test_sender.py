@@ -79,8 +79,14 @@ def batch(rows: int) -> Batch:
 
 
 def sender(
-    api: Api, clock: Clock, *, deadline: float = 60.0, concurrency: int = 4, limiter: Limiter | None = None, events: list[Event] | None = None
-) -> Sender:  # fmt: skip
+    api: Api,
+    clock: Clock,
+    *,
+    deadline: float = 60.0,
+    concurrency: int = 4,
+    limiter: Limiter | None = None,
+    events: list[Event] | None = None,
+) -> Sender:
     heard = [] if events is None else events
     return Sender(
         sync="users",
@@ -116,8 +122,14 @@ async def test_a_batch_is_delivered_in_one_request() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "bad", "most_requests"),
-    [(1400, [17], 34), (1400, [0, 350, 700, 1100, 1399], 120), (1400, range(200, 220), 120), (2, [0, 1], 3), (1, [0], 1)],
-)  # fmt: skip
+    [
+        (1400, [17], 34),
+        (1400, [0, 350, 700, 1100, 1399], 120),
+        (1400, range(200, 220), 120),
+        (2, [0, 1], 3),
+        (1, [0], 1),
+    ],
+)
 async def test_only_the_bad_rows_are_rejected(
     rows: int, bad: Iterable[int], most_requests: int
 ) -> None:
@@ -159,8 +171,15 @@ async def test_passing_faults_are_tried_again(status: int) -> None:
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [(401, CredentialsError), (403, CredentialsError), (404, DestinationRefused), (405, DestinationRefused), (501, DestinationRefused), (302, DestinationRefused)],
-)  # fmt: skip
+    [
+        (401, CredentialsError),
+        (403, CredentialsError),
+        (404, DestinationRefused),
+        (405, DestinationRefused),
+        (501, DestinationRefused),
+        (302, DestinationRefused),
+    ],
+)
 async def test_refusals_of_the_request_halt_at_once(status: int, error: type[Exception]) -> None:
     api = Api(lambda _rows: Answer(status=status))
     with pytest.raises(error, match="Nothing was dropped"):
@@ -194,17 +213,17 @@ async def test_retry_after_pauses_every_sender() -> None:
 async def test_permits_bound_what_is_in_flight_and_are_not_held_while_waiting() -> None:
     failing = {0}
     api = Api(lambda rows: Answer(status=503) if rows[0] in failing else Answer(status=200))
-    clock, gate = Clock(), asyncio.Event()
+    clock, gate, tried = Clock(), asyncio.Event(), asyncio.Event()
 
     async def sleep(_seconds: float) -> None:
         failing.clear()
+        tried.set()
         await gate.wait()
 
     one = sender(api, clock, concurrency=1)
     one._sleep = sleep
     waiting = asyncio.create_task(one.deliver(batch(2)))
-    while not api.posts:
-        await asyncio.sleep(0)
+    await tried.wait()
     await one.deliver(batch(2))  # gets the permit while the first one backs off
     gate.set()
     assert (await waiting).retries == 1
