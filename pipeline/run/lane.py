@@ -17,13 +17,15 @@ from dataclasses import dataclass, replace
 from pipeline.encode.packer import Packer
 from pipeline.errors import TooManyRejected
 from pipeline.events import Buffered, Encoded, Event, Settled, Started
-from pipeline.model import Batch, Counts, DeadLetter, Delivery, Payloads, Reading, Result
+from pipeline.model import Batch, Counts, DeadLetter, Delivery, Payloads, Reading, Result, Span
 from pipeline.ports import Deliverer, Destination, Encoder, Frame, Observer, Settlements, Source
 from pipeline.run.budget import ByteBudget
 from pipeline.run.stopping import until
 
 # What a batch costs beside its bytes: a task, a few values. Keeps tiny batches bounded too.
 _BATCH_COST = 4_096
+# Frames are about a megabyte, but may be a hundred: encoding takes a few times what it encodes.
+_PIECE_BYTES = 8_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,34 +139,48 @@ class Lane:
         async with aclosing(self._source.read(self._reading, number, first)) as frames:
             async for frame in frames:
                 came = time.perf_counter()
-                payloads, seconds = await loop.run_in_executor(self._threads, self._encode, frame)
-                await self._encoded(payloads, frame.nbytes, came - asked, seconds)
-                for batch in packer.add(payloads):
-                    await self._dispatch(batch, deliveries)
+                pieces, seconds = await loop.run_in_executor(self._threads, self._encode, frame)
+                self._encoded(frame, pieces, came - asked, seconds)
+                for payloads in pieces:
+                    await self._keep_invalid(payloads.invalid)
+                    for batch in packer.add(payloads):
+                        await self._dispatch(batch, deliveries)
                 asked = time.perf_counter()
         for batch in packer.flush():
             await self._dispatch(batch, deliveries)
 
-    def _encode(self, frame: Frame) -> tuple[Payloads, float]:
+    def _encode(self, frame: Frame) -> tuple[list[Payloads], float]:
+        """In a worker thread. A frame of an unusual size is encoded piece by piece."""
         started = time.perf_counter()
-        payloads = self._encoder.encode(frame.record_batch(), frame.span)
-        return payloads, time.perf_counter() - started
+        batch, stream, first = frame.record_batch(), frame.span.stream, frame.span.first
+        step = max(1, batch.num_rows * _PIECE_BYTES // max(batch.nbytes, _PIECE_BYTES))
+        pieces = [
+            self._encoder.encode(
+                piece := batch.slice(start, step),
+                Span(stream=stream, first=first + start, rows=piece.num_rows),
+            )
+            for start in range(0, batch.num_rows, step)
+        ]
+        return pieces, time.perf_counter() - started
 
-    async def _encoded(
-        self, payloads: Payloads, nbytes: int, read_seconds: float, encode_seconds: float
+    def _encoded(
+        self, frame: Frame, pieces: Sequence[Payloads], read_seconds: float, encode_seconds: float
     ) -> None:
-        self._count(read=payloads.span.rows, dead_lettered=len(payloads.invalid))
+        reasons = Counter(letter.reason for payloads in pieces for letter in payloads.invalid)
+        self._count(read=frame.span.rows, dead_lettered=reasons.total())
         self._tell(
             Encoded,
-            rows=payloads.span.rows,
-            nbytes=nbytes,
+            rows=frame.span.rows,
+            nbytes=frame.nbytes,
             read_seconds=read_seconds,
             encode_seconds=encode_seconds,
-            invalid=Counter(letter.reason for letter in payloads.invalid),
+            invalid=reasons,
         )
-        if payloads.invalid:
-            await self._budget.acquire(sum(len(letter.payload) for letter in payloads.invalid))
-            self._keep(payloads.invalid)
+
+    async def _keep_invalid(self, letters: Sequence[DeadLetter]) -> None:
+        if letters:
+            await self._budget.acquire(sum(len(letter.payload) for letter in letters))
+            self._keep(letters)
 
     async def _dispatch(self, batch: Batch, deliveries: asyncio.TaskGroup) -> None:
         if not batch.slices:  # invalid rows only

@@ -491,3 +491,27 @@ async def test_memory_is_bounded_by_the_budget() -> None:
     )
     most = max(event.nbytes for event in events if isinstance(event, Buffered))
     assert 10_000 < most <= 15_000
+
+
+async def test_a_huge_frame_is_encoded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    encode = CallEncoder.encode
+
+    def noted(self: CallEncoder, batch: pa.RecordBatch, span: Span) -> Any:
+        sizes.append(batch.num_rows)
+        assert span.rows == batch.num_rows
+        return encode(self, batch, span)
+
+    monkeypatch.setattr("pipeline.run.lane._PIECE_BYTES", 40)
+    monkeypatch.setattr(CallEncoder, "encode", noted)
+    source, store, api = (
+        MemorySource([23], bad=frozenset({3, 4, 22})),
+        MemoryStore(),
+        MemoryDeliverer(),
+    )
+    report = await run(source, store, {"api": api})
+    assert report.result is Result.COMPLETE
+    assert max(sizes) < 5
+    assert sorted(api.delivered) == [row for row in everything([23]) if row[1] not in {3, 4, 22}]
+    assert [x.row for x in store.letters] == [3, 4, 22]
+    assert store.checkpoints == {("api", 0): 23}
