@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 ROWS   ?= 200000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench docs docs-check clean
+.PHONY: help setup demo test lint format bench mutate docs docs-check clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,8 +39,17 @@ format: $(VENV)/dev ## format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/dev ## every benchmark; each ends with one line of JSON
+$(VENV)/bench: $(VENV)/dev
+	$(BIN)/pip install --quiet --group bench
+	@touch $@
+
+bench: $(VENV)/bench ## every benchmark; each ends with one line of JSON
 	@for bench in benchmarks/[a-z]*.py; do $(BIN)/python $$bench || exit 1; done
+
+mutate: $(VENV)/dev ## mutation testing of the encoder; what survives is in docs/encoding-proof.md
+	$(BIN)/pip install --quiet --group mutation
+	RETL_TEST_EXAMPLES=120 $(BIN)/mutmut run
+	$(BIN)/mutmut results
 
 docs: $(VENV)/dev ## write the generated documents
 	$(BIN)/python -m pipeline.config.reference > docs/configuration.md

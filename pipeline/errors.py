@@ -74,6 +74,12 @@ class StateError(PipelineError):
     exit_code = 75
 
 
+class UnusableState(StateError):
+    """The state can't be used until somebody sets it right: waiting does not help."""
+
+    exit_code = 78
+
+
 class LeaseError(StateError):
     """Another run of this sync is under way, or took over."""
 

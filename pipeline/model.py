@@ -75,13 +75,16 @@ class Reading:
 
 
 class Reason(StrEnum):
-    """Why a row is invalid: refused by us before sending."""
+    """Why a row is invalid: refused by us before sending. Of several, the first here counts."""
 
-    MISSING_ID = "missing_id"
+    MISSING_ID = "missing_id"  # none of the ids that its call needs
+    EMPTY_ID = "empty_id"  # there is an id, but it is empty text, and no other helps
+    ID_TOO_LONG = "id_too_long"
     MISSING_EVENT = "missing_event"
     MISSING_GROUP_ID = "missing_group_id"
     MISSING_PREVIOUS_ID = "missing_previous_id"
     INVALID_JSON = "invalid_json"
+    INVALID_NUMBER = "invalid_number"
     PAYLOAD_TOO_LARGE = "payload_too_large"
 
 
@@ -171,12 +174,14 @@ class Limits:
     """What a destination accepts: bytes of one payload, and bytes and payloads of one request.
 
     requests_per_second: what it allows when the configuration sets no rate; None: any.
+    id_bytes: of userId, anonymousId, groupId and previousId; None: any.
     """
 
     payload_bytes: int
     batch_bytes: int
     batch_rows: int
     requests_per_second: float | None = None
+    id_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,9 +256,6 @@ class Delivery:
 
     batch: Batch
     rejections: tuple[DeadLetter, ...] = ()
-    requests: int = 0
-    retries: int = 0
-    bytes_sent: int = 0
 
 
 class Result(StrEnum):

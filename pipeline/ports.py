@@ -129,6 +129,12 @@ class Destination(Protocol):
     def judge(self, answer: Answer, now: float) -> Verdict:
         """What an answer means for the whole request. now: Unix seconds, for HTTP dates."""
 
+    def warnings(self, payload: bytes, now: float) -> tuple[str, ...]:
+        """What will not come out as meant though the payload is accepted; for previews.
+
+        May name fields and attributes, never show values. now: Unix seconds.
+        """
+
 
 class Transport(Protocol):
     """Moves bytes."""
@@ -142,6 +148,10 @@ class Transport(Protocol):
 
 class Deliverer(Protocol):
     """What the run needs of a Sender."""
+
+    @property
+    def sent(self) -> Counts:
+        """Requests, retries and bytes of all deliveries so far, those that failed included."""
 
     async def deliver(self, batch: Batch) -> Delivery:
         """Until every row is delivered or rejected. Raises DestinationError, CredentialsError."""

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from secrets import token_hex
@@ -29,7 +30,7 @@ from pipeline.config import (
 from pipeline.destination.customerio import Customerio
 from pipeline.destination.file import File
 from pipeline.encode.encoder import CallEncoder
-from pipeline.encode.layout import Rules
+from pipeline.encode.layout import ColumnRule, Rules
 from pipeline.errors import ConfigError
 from pipeline.events import Event
 from pipeline.model import Span, Window
@@ -105,13 +106,16 @@ async def run_sync(
         return await execute(parts, stop or asyncio.Event())
 
 
-async def preview_sync(config: Config, name: str, *, rows: int = 10) -> Preview:
+async def preview_sync(config: Config, name: str, *, rows: int = 10, full: bool = False) -> Preview:
     """The first rows of a sync's query, and the JSON that would be sent. Sends nothing.
 
+    full: of everything instead of what changed.
     Raises ConfigError, SourceError, CredentialsError, StateError.
     """
     sync = _sync(config, name)
     window = await asyncio.to_thread(_next_window, config, name)
+    if full:
+        window = replace(window, start=0)
     async with _source(config, name, sync) as source:
         scan = await source.dry_run(window)
         table = await source.preview(window, rows, f"preview-{name}-{token_hex(8)}")
@@ -120,9 +124,12 @@ async def preview_sync(config: Config, name: str, *, rows: int = 10) -> Preview:
             sync=name,
             call=sync.call,
             sql=source.sql(window),
+            window=window,
             bytes_processed=scan.bytes_processed,
             table=table,
-            rows=_preview_rows(_encoder(name, sync, destination, window, table.schema), table),
+            rows=_preview_rows(
+                _encoder(name, sync, destination, window, table.schema), table, destination
+            ),
         )
 
 
@@ -198,6 +205,7 @@ async def _route(
     if dry_run is not None:
         destination = File(name=target, limits=destination.limits)
         transport = FileTransport(dry_run, append=False)
+        await transport.open()  # a run of no rows leaves no rows of the last one
     elif isinstance(settings, FileDestination):
         transport = FileTransport(Path(config.resolve(settings.path)), append=True)
     else:
@@ -250,26 +258,35 @@ def _encoder(
         window=window,
         schema=schema,
         rules=Rules(
-            columns=sync.columns,
+            columns={
+                column: ColumnRule(to=rule.to, form=rule.form) if rule else None
+                for column, rule in sync.columns.items()
+            },
             json_columns=sync.json_columns,
+            constants=sync.constants,
             times=sync.times,
             omit_nulls=sync.nulls == "omit",
         ),
         separator=destination.envelope.separator,
         payload_bytes=destination.limits.payload_bytes,
+        id_bytes=destination.limits.id_bytes,
     )
 
 
-def _preview_rows(encoder: CallEncoder, table: pa.Table) -> tuple[PreviewRow, ...]:
+def _preview_rows(
+    encoder: CallEncoder, table: pa.Table, destination: Destination
+) -> tuple[PreviewRow, ...]:
     rows: dict[int, PreviewRow] = {}
-    first = 0
+    first, now = 0, time.time()
     for batch in table.to_batches():
         span = Span(stream=0, first=first, rows=batch.num_rows)
         payloads = encoder.encode(batch, span)
         for index in range(len(payloads)):
             start, stop = payloads.offsets[index], payloads.offsets[index + 1] - 1
             payload = bytes(payloads.data[start:stop])
-            rows[payloads.row(index)] = PreviewRow(payload=payload, invalid=None)
+            rows[payloads.row(index)] = PreviewRow(
+                payload=payload, invalid=None, warnings=destination.warnings(payload, now)
+            )
         for letter in payloads.invalid:
             rows[letter.row] = PreviewRow(payload=letter.payload, invalid=letter)
         first = span.end
@@ -279,8 +296,13 @@ def _preview_rows(encoder: CallEncoder, table: pa.Table) -> tuple[PreviewRow, ..
 def _fingerprint(config: Config, sync: SyncConfig) -> str:
     """What must stay the same for an open run to go on; no secret is part of it."""
     source = config.sources[sync.source]
+    places = {"type", "region", "endpoint", "path"}
     text = json.dumps(
         {
+            "destinations": {
+                name: config.destinations[name].model_dump(mode="json", include=places)
+                for name in sync.destinations
+            },
             "sync": sync.model_dump(mode="json", exclude=_FREE_TO_CHANGE),
             "source": source.model_dump(mode="json", include={"type", "project", "path"}),
         },

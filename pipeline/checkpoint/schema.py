@@ -15,7 +15,7 @@ from dataclasses import asdict, fields
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from pipeline.errors import StateError
+from pipeline.errors import UnusableState
 from pipeline.model import Counts, Reading
 
 METADATA = sa.MetaData()
@@ -110,11 +110,11 @@ def is_current(connection: sa.Connection, where: str, steps: Sequence[Step] = ST
     """Whether the tables are as this version needs them.
 
     where: what to call the state in an error.
-    Raises StateError when they are newer, or another program's.
+    Raises UnusableState when they are newer, or another program's.
     """
     found, known = _version(connection, where), 1 + len(steps)
     if found > known:
-        raise StateError(
+        raise UnusableState(
             f"{where} was written by a newer retl (state version {found}, this one knows "
             f"{known}): upgrade retl."
         )
@@ -144,7 +144,7 @@ def _version(connection: sa.Connection, where: str) -> int:
     if not tables:
         return 0
     if not {META.name, RUNS.name, LEASES.name}.issubset(tables):
-        raise StateError(
+        raise UnusableState(
             f"{where} holds another program's tables: let `state` name a file of its own."
         )
     return connection.scalar(sa.select(META.c.version)) or 0

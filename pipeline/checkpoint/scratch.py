@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from secrets import token_hex
 
 from pipeline.model import Counts, DeadLetter, Reading, Result, Window
 from pipeline.ports import OpenRun
@@ -18,7 +19,7 @@ class ScratchStore:
         """See `pipeline.ports.RunStore`."""
         start = 0 if full else self._window.start
         return OpenRun(
-            id=f"dry-run-{sync}",
+            id=f"dry-run-{sync}-{token_hex(8)}",  # nobody else's query job, today or tomorrow
             sync=sync,
             window=Window(start=start, sequence=self._window.sequence),
             fingerprint=fingerprint,

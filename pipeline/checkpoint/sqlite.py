@@ -7,12 +7,13 @@ It does not know the tables.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from pipeline.errors import ConfigError, PipelineError, StateError
+from pipeline.errors import ConfigError, PipelineError, StateError, UnusableState
 
 # Execution option of connections that will write.
 WRITES = "retl_writes"
@@ -73,7 +74,8 @@ class SqliteFile:
         except sqlite3.Error as error:
             raise self._explain(getattr(error, "sqlite_errorname", "")) from error
         except OSError as error:
-            raise StateError(
+            kind = StateError if error.errno == errno.ENOSPC else UnusableState
+            raise kind(
                 f"{self.name} can't be written: {error.strerror or type(error).__name__}. "
                 "Give `state` a path in a folder that this user may write."
             ) from error
@@ -85,10 +87,10 @@ class SqliteFile:
                 f"{self.name}: a write contradicts what is kept ({name}). "
                 "This is our own fault: please report it."
             )
-        for prefixes, text in _MEANINGS.items():
+        for prefixes, (kind, text) in _MEANINGS.items():
             if name.startswith(prefixes):
-                return StateError(f"{self.name} {text.format(seconds=self._busy_seconds)}")
-        return StateError(
+                return kind(f"{self.name} {text.format(seconds=self._busy_seconds)}")
+        return UnusableState(
             f"{self.name} can't be used ({name or 'no reason given'}): check the file, or "
             "move it away; without it the next run starts from the beginning."
         )
@@ -113,22 +115,33 @@ class SqliteFile:
                 return
 
 
-# Prefixes of result codes, and what is said of the state.
-_MEANINGS = {
+# Prefixes of result codes, and what is said of the state: by whether waiting may help.
+_MEANINGS: Mapping[tuple[str, ...], tuple[type[StateError], str]] = {
     ("SQLITE_BUSY", "SQLITE_LOCKED"): (
-        "was locked by another writer for longer than {seconds:g} s: find what holds it open "
-        "(a backup, a database browser, a stuck retl), then run again."
+        StateError,
+        (
+            "was locked by another writer for longer than {seconds:g} s: find what holds it open "
+            "(a backup, a database browser, a stuck retl), then run again."
+        ),
     ),
-    ("SQLITE_FULL",): "can't grow: the disk is full. Free space, then run again.",
+    ("SQLITE_FULL",): (
+        StateError,
+        "can't grow: the disk is full. Free space, then run again.",
+    ),
     ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH"): (
-        "can't be written: this user must be allowed to write the file and its folder."
+        UnusableState,
+        "can't be written: this user must be allowed to write the file and its folder.",
     ),
     ("SQLITE_CORRUPT", "SQLITE_NOTADB"): (
-        "is damaged, or no SQLite file: restore it from a backup, or move it away; without it "
-        "the next run starts from the beginning."
+        UnusableState,
+        (
+            "is damaged, or no SQLite file: restore it from a backup, or move it away; without it "
+            "the next run starts from the beginning."
+        ),
     ),
     ("SQLITE_IOERR",): (
-        "can't be read or written: the disk reports a fault. Check it, then run again."
+        StateError,
+        "can't be read or written: the disk reports a fault. Check it, then run again.",
     ),
 }
 
@@ -159,12 +172,12 @@ def _prepare(path: Path) -> None:
         path.touch(mode=0o600, exist_ok=False)
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
-        raise StateError(f"State {path} is not a file: let `state` name a file, not a folder.")
+        raise UnusableState(f"State {path} is not a file: let `state` name a file, not a folder.")
     if mode & 0o077:
         with suppress(PermissionError):  # not ours, so not ours to close
             path.chmod(0o600)
     if not (os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)):
-        raise StateError(
+        raise UnusableState(
             f"State {path} can't be written: this user must be allowed to write the file and "
             "its folder."
         )

@@ -137,7 +137,7 @@ def _print_next(console: Console, folder: Path, again: str) -> None:
         ("the history of runs", f"{retl} runs"),
         ("from when the next run reads", f"{retl} state show users"),
         ("the JSON that is sent: start the local BigQuery again", again),
-        ("and in another terminal", f"{retl} preview users --rows 3"),
+        ("and in another terminal", f"{retl} preview users --full --rows 3"),
         ("your own", f"{_command()} init"),
     ):
         console.print(Text(f"  # {what}", "dim"))

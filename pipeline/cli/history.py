@@ -27,9 +27,9 @@ from pipeline.cli.output import (
     table,
 )
 from pipeline.cli.state import store_of
+from pipeline.model import Counts
 
 if TYPE_CHECKING:
-    from pipeline.model import Counts
     from pipeline.ports import DeadLetterRecord, RunRecord
 
 app = typer.Typer()
@@ -56,32 +56,45 @@ def runs(
         print_json([_run_as_dict(record) for record in records])
         return
     if not records:
-        stderr().print("No runs yet.")
+        stderr().print(f"No runs yet{_of_whom(ctx, sync)}.")
         return
     # The id of a run holds its sync's name, so that a narrow terminal has room for the numbers.
     columns = {"run": "whole", "result": "whole"} | dict.fromkeys(
         ("read", "delivered", "dead", "seconds", "billed"), "right"
     )
-    stdout().print(table(columns, map(_run_row, records)))
+    several = any(len(record.counts) > 1 for record in records)
+    if several:
+        columns |= {"destination": "left"}
+    rows = [row for record in records for row in _run_rows(record)]
+    stdout().print(table(columns, [row if several else row[:-1] for row in rows]))
     for record in records:
         if record.error:
             stderr().print(Text(f"{record.id}: {plain(record.error)}"))
 
 
-def _sum(record: RunRecord, name: str) -> int:
-    return sum(int(getattr(counts, name)) for counts in record.counts.values())
+def _of_whom(ctx: typer.Context, sync: str | None) -> str:
+    """What to add to «none»: a sync that is unknown may be a slip."""
+    syncs = configured(ctx).syncs
+    if sync is None or sync in syncs:
+        return ""
+    return f"; there is no sync {plain(sync)} in the configuration (there are: {', '.join(syncs)})"
 
 
-def _run_row(record: RunRecord) -> list[str]:
+def _run_rows(record: RunRecord) -> list[list[str]]:
+    """A row for each destination: each of them gets every row of the source."""
     seconds = None if record.finished is None else record.finished - record.started
     return [
-        record.id,
-        "running" if record.result is None else str(record.result),
-        number(_sum(record, "read")),
-        number(_sum(record, "delivered")),
-        number(_sum(record, "dead_lettered")),
-        "-" if seconds is None else f"{seconds:.1f}",
-        size(record.bytes_billed),
+        [
+            record.id,
+            "running" if record.result is None else str(record.result),
+            number(counts.read),
+            number(counts.delivered),
+            number(counts.dead_lettered),
+            "-" if seconds is None else f"{seconds:.1f}",
+            size(record.bytes_billed),
+            destination,
+        ]
+        for destination, counts in (record.counts or {"": Counts()}).items()
     ]
 
 
@@ -124,7 +137,7 @@ def list_letters(
         print_json([_letter_as_dict(record) for record in records])
         return
     if not records:
-        stderr().print("No dead letters.")
+        stderr().print(f"No dead letters{_of_whom(ctx, sync)}.")
         return
     columns = {
         "id": "right",

@@ -6,6 +6,7 @@ are made when needed, so that whoever redirects a stream gets what is printed af
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,13 +47,11 @@ def _console(stream: TextIO) -> Console:
 
 
 def plain(text: str) -> str:
-    """Text with its control characters spelled out, but for line ends and tabs."""
+    """Text with its control characters spelled out as JSON does, but for line ends and tabs."""
     if text.isprintable():
         return text
     return "".join(
-        letter
-        if letter.isprintable() or letter in "\n\t"
-        else letter.encode("unicode_escape").decode()
+        letter if letter.isprintable() or letter in "\n\t" else json.dumps(letter)[1:-1]
         for letter in text
     )
 

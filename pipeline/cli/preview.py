@@ -16,6 +16,7 @@ from pipeline.cli.loop import run_async
 from pipeline.cli.options import OutputOption
 from pipeline.cli.output import (
     Output,
+    moment,
     number,
     plain,
     print_json,
@@ -49,15 +50,19 @@ def preview(
     sync: Annotated[str, typer.Argument(metavar="SYNC", help="The sync's name.")],
     *,
     rows: Annotated[int, typer.Option("--rows", min=1, max=1000, help="How many rows.")] = 10,
+    full: Annotated[
+        bool, typer.Option("--full", help="Of everything, not only what changed.")
+    ] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Run a sync's query for a few rows and show what would be sent.
 
-    Shows the rows, the exact JSON of each, and which rows would be invalid and why. Nothing is
-    sent and no state changes. The query is billed like any other.
+    Shows the rows, the exact JSON of each, which rows would be invalid and why, and what the
+    destination would take but not use as meant. Nothing is sent and no state changes. The query
+    is billed like any other.
     """
     config = configured(ctx)
-    shown = run_async(preview_sync(config, known_sync(config, sync), rows=rows))
+    shown = run_async(preview_sync(config, known_sync(config, sync), rows=rows, full=full))
     if output is Output.JSON:
         print_json(_as_dict(shown))
         return
@@ -67,9 +72,10 @@ def preview(
     for index, row in enumerate(shown.rows, start=1):
         _print_payload(console, index, row)
     valid = sum(row.invalid is None for row in shown.rows)
+    warned = sum(bool(row.warnings) for row in shown.rows)
     stderr().print(
-        f"{shown.sync}: {valid} valid, {len(shown.rows) - valid} invalid; the whole query scans"
-        f" {size(shown.bytes_processed)}."
+        f"{shown.sync}: {valid} valid{f' ({warned} with warnings)' if warned else ''},"
+        f" {len(shown.rows) - valid} invalid; the whole query scans {size(shown.bytes_processed)}."
     )
 
 
@@ -85,6 +91,7 @@ def _as_dict(shown: Preview) -> dict[str, object]:
                 "payload": ready_json(row.payload),
                 "invalid": row.invalid
                 and {"reason": row.invalid.reason, "message": row.invalid.message},
+                "warnings": list(row.warnings),
             }
             for row in shown.rows
         ],
@@ -95,6 +102,8 @@ def _print_rows(console: Console, shown: Preview) -> None:
     names = shown.table.schema.names
     if not shown.table.num_rows:
         console.print(f"No rows. Columns: {plain(', '.join(names))}")
+        if shown.window.start:
+            stderr().print(f"Nothing since {moment(shown.window.start)}; --full shows all.")
         return
     # Column names may repeat, so columns are taken by place.
     grid, room = table({}, ()), console.width
@@ -130,6 +139,8 @@ def _print_payload(console: Console, index: int, row: PreviewRow) -> None:
         head.append(f"invalid: {row.invalid.reason}", style="bold red")
         head.append(f"  {plain(row.invalid.message)}", style="red")
     console.print(head)
+    for warning in row.warnings:
+        console.print(Text(f"warning: {plain(warning)}", style="yellow"))
     text = plain(row.payload[:MAX_SHOWN].decode(errors="replace"))
     body = JSONHighlighter()(text)
     if nbytes > MAX_SHOWN:

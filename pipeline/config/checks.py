@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipeline.config.faults import Path, Problem, choose, listed, nearest
+from pipeline.encode.places import read_constants
+from pipeline.model import Call
 from pipeline.source import template
 
 _NOTHING: Mapping[Path, str] = {}
@@ -37,6 +39,7 @@ def check(data: Mapping[str, object], filled: Mapping[Path, str] = _NOTHING) -> 
                 problems.append(_unknown("destination", here, destination, destinations, filled))
         kind = _mapping(sources.get(source)).get("type") if isinstance(source, str) else None
         problems += _query(path, keys, kind)
+        problems += _constants(path, keys)
         query = keys.get("query")
         if isinstance(query, str):
             problems += variables((*path, "query"), query, filled.get((*path, "query"), query))
@@ -83,6 +86,17 @@ def _query(path: Path, keys: Mapping[str, object], kind: object) -> list[Problem
     if isinstance(query, str) and not query.strip():
         return [Problem((*path, "query"), "The query is empty.", "Write a SELECT.")]
     return []
+
+
+def _constants(path: Path, keys: Mapping[str, object]) -> list[Problem]:
+    """Constants that no call could carry, or not this one."""
+    call = keys.get("call")
+    if call not in list(Call):
+        return []
+    found = read_constants(Call(str(call)), _mapping(keys.get("constants")))
+    return [
+        Problem((*path, "constants", *flaw.keys), flaw.what, flaw.remedy) for flaw in found.flaws
+    ]
 
 
 def _mapping(value: object) -> Mapping[str, object]:

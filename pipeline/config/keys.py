@@ -34,6 +34,11 @@ def is_scalar(annotation: object) -> bool:
     return all(is_scalar(part) for part in get_args(annotation) if not isinstance(part, str))
 
 
+def fields_of(model: type[Model]) -> Mapping[str, FieldInfo]:
+    """The keys of a model as they are written, and what they hold."""
+    return {one.alias or name: one for name, one in model.model_fields.items()}
+
+
 def kind_of(model: type[Model]) -> str:
     """The value of `type` that selects the model; empty for models that need none."""
     kind = model.model_fields.get("type")
@@ -47,7 +52,7 @@ def models_at(path: Path, data: object) -> tuple[type[Model], ...]:
     for part in parts:
         data = data.get(part) if isinstance(data, dict) else None
         key = str(part)
-        fields = [model.model_fields[key] for model in models if key in model.model_fields]
+        fields = [fields_of(model)[key] for model in models if key in fields_of(model)]
         models = tuple(m for one in fields for m in models_in(one.annotation))
         if any(is_named(one.annotation) for one in fields):
             name = next(parts, None)
@@ -59,12 +64,12 @@ def models_at(path: Path, data: object) -> tuple[type[Model], ...]:
 
 def known_keys(path: Path, data: object) -> list[str]:
     """The keys that the mapping at `path` takes."""
-    return list(dict.fromkeys(key for model in models_at(path, data) for key in model.model_fields))
+    return list(dict.fromkeys(key for model in models_at(path, data) for key in fields_of(model)))
 
 
 def scalars(model: type[Model], path: Path = ()) -> Iterator[tuple[Path, FieldInfo]]:
     """The scalar keys of a model and of the models inside it, named ones aside."""
-    for key, one in model.model_fields.items():
+    for key, one in fields_of(model).items():
         if is_named(one.annotation) or key in {"version", "type"}:
             continue
         for inner in models_in(one.annotation):

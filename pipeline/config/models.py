@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     PrivateAttr,
     SecretStr,
     StringConstraints,
@@ -146,6 +147,37 @@ AnySource = Annotated[BigQuerySource | FileSource, Field(discriminator="type")]
 AnyDestination = Annotated[CustomerioDestination | FileDestination, Field(discriminator="type")]
 
 
+class ColumnConfig(Model):
+    """What becomes of a column. `NAME: PLACE` is short for `NAME: {to: PLACE}`."""
+
+    to: Annotated[str, AfterValidator(values.place)] | None = Field(
+        default=None,
+        description="Its new name, or its place with dots: `context.device.id`. "
+        "Left out: where the column's own name says.",
+    )
+    form: Literal["unix", "unix_ms", "iso8601", "string", "number", "json"] | None = Field(
+        default=None,
+        alias="as",
+        description="How its values are written in traits, properties and context. `unix`, "
+        "`unix_ms`, `iso8601`: of times, dates (midnight UTC) and Unix seconds, instead of what "
+        "`times` says. `string`: any scalar as text. `number`: BOOL as 1 or 0, and STRINGs that "
+        "are JSON numbers; a row with another is invalid. `json`: as in `json_columns`. "
+        "Ids and other top-level fields are text whatever is said.",
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.to is None and self.form is None:
+            raise wrong("`to` and `as` are both missing.", "Add one, or drop the column by null.")
+        return self
+
+
+Column = Annotated[
+    ColumnConfig | None,
+    BeforeValidator(values.column, json_schema_input_type=Text | ColumnConfig | None),
+]
+
+
 class SyncConfig(Model):
     """A query, the call its rows become, and where they go."""
 
@@ -173,10 +205,18 @@ class SyncConfig(Model):
         description="File that holds the query instead, relative to this file. "
         "`${...}` is not replaced in it.",
     )
-    columns: dict[str, Text | None] = Field(
+    columns: dict[str, Column] = Field(
         default_factory=dict,
-        description="Renames or places columns: `ip_address: context.ip` moves one, "
-        "`notes: null` drops one. Other columns go where their name says.",
+        description="Renames, places or formats columns: `ip_address: context.ip` moves one, "
+        "`notes: null` drops one, `signed_up: {as: iso8601}` changes how one is written. "
+        "Other columns go where their name says.",
+    )
+    constants: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="What every row gets, by its place: `event: Order Completed`, "
+        "`context.app.name: shop`, `integrations: {All: false}`. Dots separate the parts of a "
+        "key; in nested mappings they are part of the name. A place that a column has too is an "
+        "error.",
     )
     json_columns: Annotated[list[str], AfterValidator(values.unique)] = Field(
         default_factory=list,

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline.config.environment import OTHERS, SHORT_NAMES, variable
 from pipeline.config.example import EXAMPLE
-from pipeline.config.keys import is_named, kind_of, models_in, tunables
+from pipeline.config.keys import fields_of, is_named, kind_of, models_in, tunables
 from pipeline.config.models import Config, Model
 from pipeline.config.units import format_duration, format_size, parse_duration, parse_size
 from pipeline.config.values import max_rejected
@@ -77,9 +77,9 @@ def _short() -> list[tuple[str, str]]:
 
 def _section(model: type[Model], path: tuple[str, ...], one: FieldInfo) -> Iterator[str]:
     """A model's heading, description and table, then those of the models inside it."""
-    title = ".".join((*path, "NAME") if is_named(one.annotation) else path)
+    path = (*path, "NAME") if is_named(one.annotation) else path
     kind = kind_of(model)
-    yield f"## `{title}`" + (f" with `type: {kind}`\n" if kind else "\n")
+    yield f"## `{'.'.join(path)}`" + (f" with `type: {kind}`\n" if kind else "\n")
     yield f"{model.__doc__}\n"
     yield _table(model, path)
     for key, inner in model.model_fields.items():
@@ -91,7 +91,7 @@ def _table(model: type[Model], path: tuple[str, ...]) -> str:
     """The keys of a model; with their variables where these don't depend on a name."""
     has_variables = path[:1] not in [(section,) for section in Config.SECTIONS]
     rows = []
-    for key, one in model.model_fields.items():
+    for key, one in fields_of(model).items():
         row = [f"`{key}`", _value(one), _default(one), one.description or ""]
         if has_variables:
             known = (*path, key) in tunables()

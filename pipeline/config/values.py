@@ -9,14 +9,16 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+from collections.abc import Mapping
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from pipeline.config.faults import wrong
 
 _HTTPS_ONLY = "Use https; plain http is for loopback (127.0.0.1, ::1, localhost) only."
 _URL_FORM = "Write `https://host`, or `http://127.0.0.1:PORT` for a local server."
+_COLUMN_FORMS = "Write a place (`context.ip`), `{to: PLACE, as: FORMAT}`, or null to drop it."
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%", re.ASCII)
 
 
@@ -137,6 +139,28 @@ def max_rejected(value: object) -> int | str:
     if re.fullmatch(r"[0-9]{1,18}", text, re.ASCII):
         return int(text)
     raise wrong("This is neither rows nor a percentage.", remedy)
+
+
+def column(value: object) -> object:
+    """What `columns` says of one column, as its mapping: a place alone is short for `to`."""
+    if isinstance(value, str):
+        return {"to": place(value)}
+    if value is None or isinstance(value, Mapping | BaseModel):
+        return value
+    raise wrong("This is neither a place nor a mapping.", _COLUMN_FORMS)
+
+
+def place(value: str) -> str:
+    """A name, or names with dots between them."""
+    if not value:
+        raise wrong("This is empty.", _COLUMN_FORMS)
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # an escape such as "\ud800"
+        raise wrong("This is not text.", "Remove what is no character.") from None
+    if not all(value.split(".")):
+        raise wrong("This is no place.", "Write `name` or `object.name`.")
+    return value
 
 
 def unique(values: list[str]) -> list[str]:

@@ -13,14 +13,20 @@ from collections.abc import Mapping
 import orjson
 
 from pipeline.destination.verdicts import judge
+from pipeline.destination.workspace import workspace_warnings
 from pipeline.model import Answer, Envelope, Limits, Request, Verdict
 
 HOSTS = {"us": "https://cdp.customer.io/v1", "eu": "https://cdp-eu.customer.io/v1"}
 # Over 32 KB a call or 500 KB a batch the API answers 200 and drops: stay under, with room for
 # what the API may count beside the body. No row limit is documented; 2,500 is Segment's.
 # 3,000 requests in 3 seconds are allowed, and what exceeds them may be dropped.
+# Longer ids are refused by the workspace behind the pipeline, long after the 200 (Track API).
 LIMITS = Limits(
-    payload_bytes=32_000, batch_bytes=480_000, batch_rows=2_500, requests_per_second=1_000.0
+    payload_bytes=32_000,
+    batch_bytes=480_000,
+    batch_rows=2_500,
+    requests_per_second=1_000.0,
+    id_bytes=150,
 )
 ENVELOPE = Envelope(prefix=b'{"batch":[', separator=b",", suffix=b"]}")
 # Keys that name their region go as Bearer tokens, all others as the user of Basic auth.
@@ -73,6 +79,10 @@ class Customerio:
     def judge(self, answer: Answer, now: float) -> Verdict:
         """See verdicts.py; the API adds nothing of its own."""
         return judge(answer, now, _message(answer.body) if answer.status >= 400 else "")
+
+    def warnings(self, payload: bytes, now: float) -> tuple[str, ...]:
+        """By the limits of workspaces: see workspace.py."""
+        return workspace_warnings(payload, now)
 
 
 def _message(body: bytes) -> str:

@@ -39,3 +39,7 @@ class File:
     def judge(self, answer: Answer, now: float) -> Verdict:  # noqa: ARG002 - the port's shape
         """Written is delivered; what can't be written is raised by the transport."""
         return Verdict(action=Action.DELIVERED)
+
+    def warnings(self, payload: bytes, now: float) -> tuple[str, ...]:  # noqa: ARG002 - see above
+        """A file has no opinion."""
+        return ()

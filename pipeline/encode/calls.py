@@ -99,3 +99,6 @@ OBJECT_TYPE_FIELD, OBJECT_TYPE_TRAIT, OBJECT_TYPE_DEFAULT = "objectTypeId", "obj
 
 # identify alone may go without an id: an *empty* userId and a traits.email name the person.
 EMAIL_TRAIT = "email"
+
+# The ids whose length a destination limits: Customer.io's workspaces do (Limits.id_bytes).
+LIMITED_IDS = frozenset({"userId", "anonymousId", "groupId", "previousId"})

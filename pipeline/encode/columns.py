@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.encode.escape import escape
+from pipeline.encode.pieces import Pieces
 from pipeline.encode.scalars import (
     base64_text,
     decimal_text,
@@ -43,11 +45,6 @@ class Converter:
     convert: Convert
     quoted: bool
 
-    def json(self, column: pa.Array) -> pa.StringArray:
-        """Whole JSON values, quotes included; null where the column is."""
-        text = self.convert(column)
-        return pc.binary_join_element_wise('"', text, '"', "") if self.quoted else text
-
 
 def converter(field: pa.Field, *, times: str = "unix", as_json: bool = False) -> Converter:
     """The Converter of a column.
@@ -69,13 +66,23 @@ def converter(field: pa.Field, *, times: str = "unix", as_json: bool = False) ->
         )
     if is_text(kind):
         if as_json or _is_json(field):
-            return Converter(lambda column: json_text(column.cast(pa.string())), quoted=False)
-        return Converter(lambda column: escape(column.cast(pa.string())), quoted=True)
+            return _JSON_TEXT
+        return _TEXT
     if pa.types.is_struct(kind):
         return _struct(field, times)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _list(field, times)
-    return _scalar(field, times)
+    scalar = _scalar(kind, times)
+    if scalar is None:
+        raise ConfigError(
+            f"column {field.name}: the Arrow type {kind} has no JSON form. "
+            "Cast it in the query, or drop it with `columns: {" + field.name + ": null}`."
+        )
+    return scalar
+
+
+_TEXT = Converter(lambda column: escape(column.cast(pa.string())), quoted=True)
+_JSON_TEXT = Converter(lambda column: json_text(column.cast(pa.string())), quoted=False)
 
 
 def is_object(field: pa.Field) -> bool:
@@ -96,8 +103,9 @@ def is_text(kind: pa.DataType) -> bool:
     )
 
 
-def _scalar(field: pa.Field, times: str) -> Converter:
-    kind = field.type
+@cache
+def _scalar(kind: pa.DataType, times: str) -> Converter | None:
+    """Columns alike share one Converter, by which `together.py` knows them."""
     types = pa.types
     if types.is_boolean(kind) or types.is_integer(kind):
         return Converter(lambda column: pc.cast(column, pa.string()), quoted=False)
@@ -118,10 +126,7 @@ def _scalar(field: pa.Field, times: str) -> Converter:
         return Converter(interval_text, quoted=True)
     if types.is_null(kind):
         return Converter(lambda column: pa.nulls(len(column), pa.string()), quoted=False)
-    raise ConfigError(
-        f"column {field.name}: the Arrow type {kind} has no JSON form. "
-        "Cast it in the query, or drop it with `columns: {" + field.name + ": null}`."
-    )
+    return None
 
 
 def _list(field: pa.Field, times: str) -> Converter:
@@ -131,10 +136,12 @@ def _list(field: pa.Field, times: str) -> Converter:
         column = column.cast(pa.list_(column.type.value_field))
         offsets = column.offsets
         first, last = offsets[0].as_py(), offsets[-1].as_py()
-        values = value.json(column.values.slice(first, last - first)).fill_null("null")
+        pieces = Pieces()
+        values = column.values.slice(first, last - first)
+        pieces.nullable("", value.convert(values), quoted=value.quoted)
         texts = pa.ListArray.from_arrays(
             pc.subtract(offsets, first),
-            values,
+            pieces.join(len(values)),
             mask=column.is_null() if column.null_count else None,
         )
         return pc.binary_join_element_wise("[", pc.binary_join(texts, ","), "]", "")
@@ -154,22 +161,17 @@ def _struct(field: pa.Field, times: str) -> Converter:
     keys = [json_literal(name) + ":" for name in names]
 
     def convert(column: pa.StructArray) -> pa.StringArray:
-        pieces: list[pa.Array | str] = []
+        pieces = Pieces()
         for index, (key, child) in enumerate(zip(keys, children, strict=True)):
-            pieces += [
-                ("," if index else "{") + key,
-                child.json(column.field(index)).fill_null("null"),
-            ]
-        text = pc.binary_join_element_wise(*pieces, "}", "") if pieces else _repeat("{}", column)
+            text = child.convert(column.field(index))
+            pieces.nullable(("," if index else "{") + key, text, quoted=child.quoted)
+        pieces.literal("}" if children else "{}")
+        text = pieces.join(len(column))
         if column.null_count:
             text = pc.if_else(column.is_valid(), text, pa.scalar(None, pa.string()))
         return text
 
     return Converter(convert, quoted=False)
-
-
-def _repeat(text: str, column: pa.Array) -> pa.StringArray:
-    return pa.repeat(pa.scalar(text), len(column))
 
 
 def json_literal(text: str) -> str:

@@ -17,11 +17,14 @@ import pyarrow.compute as pc
 from pipeline.encode.calls import (
     CALLS,
     EMAIL_TRAIT,
+    LIMITED_IDS,
     OBJECT_TYPE_DEFAULT,
     OBJECT_TYPE_FIELD,
     OBJECT_TYPE_TRAIT,
     Kind,
+    Requirement,
 )
+from pipeline.encode.claims import proven
 from pipeline.encode.layout import Layout, Rules, compile_layout
 from pipeline.encode.message_id import DIGITS, PLACEHOLDER, event_seed, message_ids, window_seed
 from pipeline.encode.objects import ObjectWriter
@@ -36,7 +39,8 @@ _MESSAGE_ID, _TIMESTAMP = "messageId", "timestamp"
 class CallEncoder:
     """An `Encoder` of one sync's rows for one destination.
 
-    separator: the one byte after every payload. payload_bytes: what the destination accepts.
+    separator: the one byte after every payload. payload_bytes, id_bytes: what the destination
+    accepts.
     Raises ConfigError when the schema can't become the call.
     """
 
@@ -50,52 +54,79 @@ class CallEncoder:
         rules: Rules,
         separator: bytes,
         payload_bytes: int,
+        id_bytes: int | None = None,
     ) -> None:
-        self._layout: Layout = compile_layout(sync, call, schema, rules)
+        self._layout: Layout = compile_layout(sync, call, schema, rules, id_bytes=id_bytes)
         self._shape = CALLS[call]
-        self._objects = ObjectWriter(omit_nulls=rules.omit_nulls)
+        self._objects = ObjectWriter(self._layout.objects, schema, omit_nulls=rules.omit_nulls)
         self._end = "}" + separator.decode("ascii")
-        self._payload_bytes = payload_bytes
+        self._payload_bytes, self._id_bytes = payload_bytes, id_bytes
         self._window_seed, self._event_seed = window_seed(sync, window), event_seed(sync)
 
     def encode(self, batch: pa.RecordBatch, span: Span) -> Payloads:
         """See `pipeline.ports.Encoder`."""
         validity = Validity(batch.num_rows)
-        fields = self._field_texts(batch)
+        fields = self._field_texts(batch, validity)
         self._check_required(batch, fields, validity)
         pieces = Pieces()
         pieces.literal('{"type":"' + self._layout.call + '"')
         for name in self._shape.fields:
-            if name in fields and name != _MESSAGE_ID:
+            if name in self._layout.literals:
+                pieces.literal(f',"{name}":{self._layout.literals[name]}')
+            elif name in fields and name != _MESSAGE_ID:
                 pieces.optional(f',"{name}":"', fields[name], '"')
         self._write_objects(pieces, batch, fields, validity)
         text = self._stamped(pieces, fields, batch.num_rows)
         validity.check_sizes(text, self._payload_bytes + 1)
         return _payloads(text, span, validity)
 
-    def _field_texts(self, batch: pa.RecordBatch) -> dict[str, pa.StringArray]:
+    def _field_texts(self, batch: pa.RecordBatch, validity: Validity) -> dict[str, pa.StringArray]:
         """The unquoted text of every top-level string field; an empty id or name is null."""
         texts = {}
         for name, member in self._layout.fields.items():
             text = member.converter.convert(batch.column(member.column))
+            if member.claim is not None:
+                text = proven(member.claim, text, validity)
+            if self._id_bytes is not None and name in LIMITED_IDS:
+                validity.check_ids(text, self._id_bytes)
             if member.kind is not Kind.TIME:
                 text = _empty_to_null(text)
             texts[name] = text
-        if self._layout.call is Call.GROUP:
-            given = texts.get(OBJECT_TYPE_FIELD, pa.nulls(batch.num_rows, pa.string()))
-            texts[OBJECT_TYPE_FIELD] = given.fill_null(OBJECT_TYPE_DEFAULT)
+        if OBJECT_TYPE_FIELD in texts:
+            texts[OBJECT_TYPE_FIELD] = texts[OBJECT_TYPE_FIELD].fill_null(OBJECT_TYPE_DEFAULT)
         return texts
 
     def _check_required(
         self, batch: pa.RecordBatch, fields: dict[str, pa.StringArray], validity: Validity
     ) -> None:
-        for requirement in self._shape.requires:
+        for requirement in self._layout.requires:
             given = [fields[name] for name in requirement.fields if name in fields]
             if all(text.null_count for text in given):
                 missing = pc.is_null(pc.coalesce(*given))
                 if self._layout.call is Call.IDENTIFY:
                     missing = self._unless_email(batch, fields, missing)
+                if requirement.reason is Reason.MISSING_ID:
+                    missing = self._unless_empty(batch, requirement, missing, validity)
                 validity.refuse(missing, requirement.reason)
+
+    def _unless_empty(
+        self,
+        batch: pa.RecordBatch,
+        requirement: Requirement,
+        missing: pa.BooleanArray,
+        validity: Validity,
+    ) -> pa.BooleanArray:
+        """Rows without any id; those that have one, but of empty text, are refused as such."""
+        if not pc.any(missing, min_count=0).as_py():
+            return missing
+        for name in requirement.fields:
+            member = self._layout.fields.get(name)
+            if member is not None:
+                text = member.converter.convert(batch.column(member.column))
+                empty = pc.and_(missing, pc.equal(pc.binary_length(text), 0)).fill_null(False)  # noqa: FBT003 - a value, not a flag
+                validity.refuse(empty, Reason.EMPTY_ID)
+                missing = pc.and_not(missing, empty)
+        return missing
 
     def _unless_email(
         self, batch: pa.RecordBatch, fields: dict[str, pa.StringArray], missing: pa.BooleanArray
@@ -122,7 +153,7 @@ class CallEncoder:
             tree = self._layout.objects.get(name)
             if kind is Kind.OBJECT and tree is not None:
                 extra = {}
-                if self._layout.call is Call.GROUP and name == rest:
+                if OBJECT_TYPE_FIELD in fields and name == rest:
                     extra[OBJECT_TYPE_TRAIT] = fields[OBJECT_TYPE_FIELD]
                 self._objects.write(pieces, tree, batch, validity, extra, top=name != rest)
 
@@ -210,9 +241,12 @@ def _payloads(text: pa.StringArray, span: Span, validity: Validity) -> Payloads:
 
 _MESSAGES = {
     Reason.MISSING_ID: "the row has none of the ids that its call needs",
+    Reason.EMPTY_ID: "the id of the row is empty text",
+    Reason.ID_TOO_LONG: "an id of the row is longer than the destination accepts",
     Reason.MISSING_EVENT: "the row has no event name",
     Reason.MISSING_GROUP_ID: "the row has no groupId",
     Reason.MISSING_PREVIOUS_ID: "the row has no previousId",
     Reason.INVALID_JSON: "a column that should hold JSON, or a JSON object, does not",
+    Reason.INVALID_NUMBER: "a column that should hold numbers, or Unix seconds, does not",
     Reason.PAYLOAD_TOO_LARGE: "the payload is larger than the destination accepts",
 }

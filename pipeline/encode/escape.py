@@ -9,10 +9,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 _QUOTE, _BACKSLASH, _FIRST_PRINTABLE = 0x22, 0x5C, 0x20
 _SHORT = {0x08: "\\b", 0x09: "\\t", 0x0A: "\\n", 0x0C: "\\f", 0x0D: "\\r"}
+# The backslash first: the other replacements bring backslashes of their own.
+_ESCAPES = {_BACKSLASH: b"\\\\", _QUOTE: b'\\"'} | {
+    code: _SHORT.get(code, f"\\u{code:04x}").encode() for code in range(_FIRST_PRINTABLE)
+}
+_LONGER = np.zeros(256, dtype=np.int64)  # by how many bytes
+for _code, _escape in _ESCAPES.items():
+    _LONGER[_code] = len(_escape) - 1
 
 
 def escape(text: pa.StringArray) -> pa.StringArray:
@@ -20,22 +26,55 @@ def escape(text: pa.StringArray) -> pa.StringArray:
     data = text_bytes(text)
     if not len(data):
         return text
-    # The backslash first: the other replacements bring backslashes of their own.
-    if (data == _BACKSLASH).any():
-        text = pc.replace_substring(text, "\\", "\\\\")
-    if (data == _QUOTE).any():
-        text = pc.replace_substring(text, '"', '\\"')
-    if data.min() < _FIRST_PRINTABLE:
-        for code in np.unique(data[data < _FIRST_PRINTABLE]).tolist():
-            text = pc.replace_substring(text, chr(code), _SHORT.get(code, f"\\u{code:04x}"))
-    return text
+    plain = data.tobytes()
+    if b'"' not in plain and b"\\" not in plain and data.min() >= _FIRST_PRINTABLE:
+        return text
+    places = np.flatnonzero((data == _BACKSLASH) | (data == _QUOTE) | (data < _FIRST_PRINTABLE))
+    codes = data[places]
+    found = set(np.unique(codes).tolist())
+    escaped = plain
+    for code, replacement in _ESCAPES.items():
+        if code in found:
+            escaped = escaped.replace(bytes((code,)), replacement)
+    # Every value starts later by all that was added before it.
+    starts = text_offsets(text)
+    starts = starts - starts[0]
+    added = np.concatenate(([0], np.cumsum(_LONGER[codes])))
+    return with_texts(text, starts + added[np.searchsorted(places, starts)], escaped)
 
 
-def text_bytes(text: pa.StringArray) -> npt.NDArray[np.uint8]:
-    """The UTF-8 of all values end to end, as a view; null slots may add bytes of their own."""
-    _, offsets, data = text.buffers()
+def text_offsets(text: pa.Array) -> npt.NDArray[np.int32]:
+    """Where each value starts, and where the last one ends; of an array that has values."""
+    return np.frombuffer(text.buffers()[1], dtype=np.int32)[
+        text.offset : text.offset + len(text) + 1
+    ]
+
+
+def text_bytes(text: pa.Array) -> npt.NDArray[np.uint8]:
+    """The bytes of all values end to end, as a view; null slots may add bytes of their own."""
+    data = text.buffers()[2]
     if data is None or not len(text):
         return np.empty(0, dtype=np.uint8)
-    starts = np.frombuffer(offsets, dtype=np.int32)
-    first, last = starts[text.offset], starts[text.offset + len(text)]
-    return np.frombuffer(data, dtype=np.uint8)[first:last]
+    starts = text_offsets(text)
+    return np.frombuffer(data, dtype=np.uint8)[starts[0] : starts[-1]]
+
+
+def with_texts(
+    like: pa.Array, offsets: npt.NDArray[np.integer], data: bytes | npt.NDArray[np.uint8]
+) -> pa.StringArray:
+    """A string column of `data`, cut at `offsets`, null where `like` is."""
+    if offsets[-1] > np.iinfo(np.int32).max:
+        raise pa.ArrowCapacityError("a column of more than 2 GiB of text; cut the batch")
+    validity, skipped = cut_validity(like)
+    starts = np.zeros(skipped + len(offsets), dtype=np.int32)
+    starts[skipped:] = offsets
+    buffers = [validity, pa.py_buffer(starts), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.string(), len(like), buffers, offset=skipped)
+
+
+def cut_validity(column: pa.Array) -> tuple[pa.Buffer | None, int]:
+    """The validity bitmap less the whole bytes before the column, and the bits before it still."""
+    validity = column.buffers()[0]
+    if validity is None:
+        return None, 0
+    return validity.slice(column.offset // 8), column.offset % 8

@@ -4,6 +4,7 @@ r"""The messageId of a row: a 128-bit hash of its content, so that a row sent tw
     scope     = sync                              of a track, page or screen row with a timestamp
               = sync + "\n" + start + "\n" + sequence  of every other row, by its Window
 
+A timestamp of the sync's `constants` is none of a row's own, and constants are part of the payload.
 `payload` is the row's JSON up to the comma before `"messageId"`. The id is the same over retries,
 resumes, batch boundaries and stream layouts, since none of them is part of it.
 """

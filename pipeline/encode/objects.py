@@ -1,21 +1,23 @@
 """Nested objects of a payload: traits, properties, context, integrations and what is inside.
 
 Two shapes. With nulls sent, every member is there and the commas are constant. With nulls left
-out, every member brings its comma in front, and the first comma goes at the end.
+out, every member brings its comma in front, and the first comma goes at the end. Where a JSON
+column gives an object's members, those that stand in the object already are taken out of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from secrets import token_hex
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.encode.claims import Claim, proven
 from pipeline.encode.columns import json_literal
-from pipeline.encode.layout import Member, Tree
+from pipeline.encode.layout import Literal, Member, Tree
+from pipeline.encode.members import without_members
 from pipeline.encode.pieces import Pieces
+from pipeline.encode.together import Texts, Together
 from pipeline.encode.validity import Validity
 from pipeline.model import Reason
 
@@ -23,10 +25,14 @@ _NULL = pa.scalar(None, pa.string())
 
 
 class ObjectWriter:
-    """Writes Trees into Pieces. omit_nulls: as the sync says, of traits and properties."""
+    """Writes Trees into Pieces.
 
-    def __init__(self, *, omit_nulls: bool) -> None:
+    trees: by name. omit_nulls: as the sync says, of traits and properties.
+    """
+
+    def __init__(self, trees: Mapping[str, Tree], schema: pa.Schema, *, omit_nulls: bool) -> None:
         self._omit_nulls = omit_nulls
+        self._together = {name: Together(tree, schema) for name, tree in trees.items()}
 
     def write(
         self,
@@ -44,7 +50,11 @@ class ObjectWriter:
         top: it is a top-level field (context), whose null members are always left out.
         """
         inner = Pieces()
-        self._members(inner, tree, batch, validity, omit=top or self._omit_nulls)
+        if tree.spread is not None:
+            names = {member.name for member in tree.members} | extra.keys()
+            inner.optional(",", _inside(tree.spread, names, batch, validity))
+        texts = self._together[tree.name].texts(batch)
+        self._members(inner, tree, batch, validity, texts, omit=top or self._omit_nulls)
         for name, text in extra.items():
             inner.column(f',{json_literal(name)}:"', text, '"')
         pieces.literal(tree.key + "{")
@@ -52,71 +62,73 @@ class ObjectWriter:
         pieces.literal("}")
 
     def _members(
-        self, inner: Pieces, tree: Tree, batch: pa.RecordBatch, validity: Validity, *, omit: bool
+        self,
+        inner: Pieces,
+        tree: Tree,
+        batch: pa.RecordBatch,
+        validity: Validity,
+        texts: Texts,
+        *,
+        omit: bool,
     ) -> None:
         """Each member with a comma before it."""
-        if tree.spread is not None:
-            inner.optional(",", self._inside(tree.spread, batch, validity))
         for member in tree.members:
             if isinstance(member, Tree):
                 nested = Pieces()
-                self._members(nested, member, batch, validity, omit=omit)
+                self._members(nested, member, batch, validity, texts, omit=omit)
                 inner.literal(member.key + "{")
                 inner.extend(nested.without_first_comma())
                 inner.literal("}")
-                continue
-            text = self._text(member, batch, validity)
-            quoted = member.converter.quoted
-            if omit:
-                quote = '"' if quoted else ""
-                inner.optional(member.key + quote, text, quote)
+            elif isinstance(member, Literal):
+                if not (omit and member.text == "null"):
+                    inner.literal(member.key + member.text)
             else:
-                inner.nullable(member.key, text, quoted=quoted)
-
-    def _text(self, member: Member, batch: pa.RecordBatch, validity: Validity) -> pa.StringArray:
-        text = member.converter.convert(batch.column(member.column))
-        if member.checked:
-            text = _refuse_bad_json(text, validity)
-        return text
-
-    def _inside(self, member: Member, batch: pa.RecordBatch, validity: Validity) -> pa.StringArray:
-        """What stands between an object's braces; null where that is nothing."""
-        text = pc.utf8_trim_whitespace(self._text(member, batch, validity))
-        is_object = pc.starts_with(text, "{")
-        validity.refuse(pc.and_not(pc.not_equal(text, "null"), is_object), Reason.INVALID_JSON)
-        inside = pc.utf8_trim_whitespace(pc.utf8_slice_codeunits(text, 1, -1))
-        some = pc.and_(is_object, pc.greater(pc.binary_length(inside), 0))
-        return pc.if_else(some, inside, _NULL)
+                _write(inner, member, batch, validity, texts, omit=omit)
 
 
-# Unknown to whoever writes the rows, so that no value can fake it.
-_MARKER = token_hex(8)
+def _write(
+    inner: Pieces,
+    member: Member,
+    batch: pa.RecordBatch,
+    validity: Validity,
+    texts: Texts,
+    *,
+    omit: bool,
+) -> None:
+    text = texts.get(member.column)
+    if text is None:
+        text = _text(member, batch, validity)
+    quoted = member.converter.quoted
+    if omit:
+        quote = '"' if quoted else ""
+        inner.optional(member.key + quote, text, quote)
+    elif member.spread and (column := batch.column(member.column)).null_count:
+        if quoted:
+            text = pc.binary_join_element_wise('"', text, '"', "")
+        inner.optional(member.key, pc.if_else(column.is_null(), _NULL, text.fill_null("null")))
+    else:
+        inner.nullable(member.key, text, quoted=quoted)
 
 
-def _refuse_bad_json(text: pa.StringArray, validity: Validity) -> pa.StringArray:
-    """Null for every value that is not JSON, its row refused.
+def _text(member: Member, batch: pa.RecordBatch, validity: Validity) -> pa.StringArray:
+    text = member.converter.convert(batch.column(member.column))
+    return text if member.claim is None else proven(member.claim, text, validity)
 
-    One parse of the whole column answers when all is well. Each value stands beside a marker in
-    an array of its own, so that no combination of broken values can pass for whole ones.
+
+def _inside(
+    member: Member, names: set[str], batch: pa.RecordBatch, validity: Validity
+) -> pa.StringArray:
+    """What a JSON column's objects hold between their braces, without the members in `names`.
+
+    Null where that is nothing.
     """
-    items = pc.binary_join_element_wise(f'["{_MARKER}",', text.fill_null("null"), "]", "")
-    joined = pc.binary_join(pa.ListArray.from_arrays([0, len(items)], items), ",")[0]
-    try:
-        parsed = orjson.loads(b"[" + joined.as_buffer().to_pybytes() + b"]")
-        whole = len(parsed) == len(text) and all(
-            len(item) == 2 and item[0] == _MARKER for item in parsed
-        )
-    except orjson.JSONDecodeError:
-        whole = False
-    if whole:
-        return text
-    bad = pa.array([not _is_json(value) for value in text.to_pylist()], pa.bool_())
-    validity.refuse(bad, Reason.INVALID_JSON)
-    return pc.if_else(bad, _NULL, text)
-
-
-def _is_json(value: str | None) -> bool:
-    try:
-        return value is None or orjson.loads(value) is not ...
-    except orjson.JSONDecodeError:
-        return False
+    text = _text(member, batch, validity)
+    if names and member.claim is None:
+        text = proven(Claim.JSON, text, validity)  # what is cut apart has to be whole
+    text = pc.utf8_trim_whitespace(text)
+    is_object = pc.starts_with(text, "{")
+    validity.refuse(pc.and_not(pc.not_equal(text, "null"), is_object), Reason.INVALID_JSON)
+    inside = pc.utf8_trim_whitespace(pc.utf8_slice_codeunits(text, 1, -1))
+    some = pc.and_(is_object, pc.greater(pc.binary_length(inside), 0))
+    inside = pc.if_else(some, inside, _NULL)
+    return without_members(inside, names) if names else inside

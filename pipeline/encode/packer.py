@@ -1,8 +1,9 @@
 """Payloads of one stream, in order, to Batches as full as a destination allows. Pure.
 
 A Batch never exceeds its limits by a byte, and only its stream's last one is under-filled by more
-than one payload. No payload is copied: a Batch is slices of what the encoder joined. The Batches'
-spans tile the stream, so that settling every Batch settles every row, invalid ones included.
+than one payload. A Batch is slices of what the encoder joined; only what does not fill a Batch yet
+is copied, so that it does not keep all of its neighbours in memory. The Batches' spans tile the
+stream, so that settling every Batch settles every row, invalid ones included.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Packer:
         self._stream = stream
         self._start = self._end = first
         self._slices: list[Slice] = []
-        self._nbytes = self._rows = 0
+        self._nbytes = self._rows = self._tail = 0
 
     def add(self, payloads: Payloads) -> Iterator[Batch]:
         """Take the stream's next payloads; yield what is full.
@@ -38,7 +39,7 @@ class Packer:
         while at < count:
             room = offsets[at] + self._most_bytes - self._nbytes
             fits = int(np.searchsorted(offsets, room, side="right")) - 1
-            stop = min(fits, at + self._most_rows - self._rows, count)
+            stop = min(fits, at + self._most_rows - self._rows)
             if stop > at:
                 self._slices.append(Slice(payloads, at, stop))
                 self._nbytes += int(offsets[stop] - offsets[at])
@@ -50,6 +51,15 @@ class Packer:
         self._end = payloads.span.end
         if not self._slices:
             yield self._take()
+        self._tail = 0
+        if self._slices and self._slices[-1].payloads is payloads:
+            self._tail = self._slices[-1].rows
+            self._slices[-1] = _detached(self._slices[-1])
+
+    @property
+    def waiting(self) -> int:
+        """Rows of the payloads added last that do not fill a Batch yet."""
+        return self._tail
 
     def flush(self) -> Iterator[Batch]:
         """The rest, at the end of the stream."""
@@ -62,3 +72,19 @@ class Packer:
         self._slices, self._nbytes, self._rows = [], 0, 0
         self._start = self._end
         return batch
+
+
+def _detached(piece: Slice) -> Slice:
+    """The same payloads in memory of their own."""
+    whole, start, stop = piece.payloads, piece.start, piece.stop
+    offsets = whole.offsets[start : stop + 1]
+    rows = (
+        np.arange(start, stop) + whole.span.first if whole.rows is None else whole.rows[start:stop]
+    )
+    own = Payloads(
+        data=memoryview(bytes(whole.data[offsets[0] : offsets[-1]])),
+        offsets=offsets - offsets[0],
+        span=whole.span,
+        rows=rows.copy(),
+    )
+    return Slice(own, 0, stop - start)

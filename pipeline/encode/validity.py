@@ -1,4 +1,7 @@
-"""Which rows of a batch are invalid, and why: the first reason found counts."""
+"""Which rows of a batch are invalid, and why. Costs nothing while every row is valid.
+
+Of several reasons the first in the order of `Reason` counts, whichever is found first.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _REASONS = tuple(Reason)
 
 
 class Validity:
-    """Costs nothing while every row is valid."""
+    """The reasons found so far of `rows` rows."""
 
     __slots__ = ("_rows", "reasons")
 
@@ -26,6 +29,13 @@ class Validity:
         """Mark the rows where the mask is true."""
         if pc.any(mask, min_count=0).as_py():
             self._mark(mask.fill_null(False).to_numpy(zero_copy_only=False), reason)  # noqa: FBT003 - a value, not a flag
+
+    def check_ids(self, text: pa.StringArray, most: int) -> None:
+        """Refuse ids of more than `most` bytes. text: escaped, without quotes."""
+        if len(text) and (pc.max(pc.binary_length(text)).as_py() or 0) > most:
+            # Every escape stands for one byte: a quote, a backslash or a control character.
+            plain = pc.replace_substring_regex(text, r"\\(?:u00[0-9a-f]{2}|.)", "_")
+            self.refuse(pc.greater(pc.binary_length(plain), most), Reason.ID_TOO_LONG)
 
     def check_sizes(self, text: pa.StringArray, most: int) -> None:
         """Refuse values of more than `most` bytes."""
@@ -41,4 +51,5 @@ class Validity:
     def _mark(self, mask: npt.NDArray[np.bool_], reason: Reason) -> None:
         if self.reasons is None:
             self.reasons = np.zeros(self._rows, dtype=np.uint8)
-        self.reasons[mask & (self.reasons == 0)] = 1 + _REASONS.index(reason)
+        code = 1 + _REASONS.index(reason)
+        self.reasons[mask & ((self.reasons == 0) | (self.reasons > code))] = code

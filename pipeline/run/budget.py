@@ -35,6 +35,10 @@ class ByteBudget:
                 self._grant()
             raise
 
+    def take(self, nbytes: int) -> None:
+        """Count bytes that are here already, without waiting."""
+        self.used += nbytes
+
     def release(self, nbytes: int) -> None:
         """Give room back."""
         self.used -= nbytes

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -100,16 +101,17 @@ class _Engine:
         state.run = await asyncio.to_thread(
             parts.store.begin, parts.sync, parts.fingerprint, full=parts.full
         )
-        while True:
+        for attempt in count(1):
             try:
                 return await self._attempt(state.run)
             except* ReadingExpired as group:
-                if state.run.attempt >= _MOST_ATTEMPTS:
+                if attempt >= _MOST_ATTEMPTS:
                     raise
                 reason = str(first_error(group))
             await self._commit()
             state.run = await asyncio.to_thread(parts.store.restart, state.run, reason)
             state.lanes, state.reading = [], None
+        raise AssertionError  # the loop has no other end
 
     async def _attempt(self, run: OpenRun) -> Result:
         state, done = self._state, asyncio.Event()
@@ -126,7 +128,8 @@ class _Engine:
                 return await self._unless_failed(committer, self._drive())
         finally:
             done.set()
-            await asyncio.wait({committer})
+            # What failed a commit fails the last one too, or was put right by it.
+            await asyncio.gather(committer, return_exceptions=True)
 
     async def _start(self, run: OpenRun) -> None:
         parts = self._parts
@@ -191,11 +194,11 @@ class _Engine:
         while not await _wait(done, _COMMIT_EVERY):
             await self._commit()
 
-    async def _commit(self) -> None:
-        """Make durable what is settled now, and renew the lease."""
+    async def _commit(self) -> dict[str, Counts]:
+        """Make durable what is settled now, and renew the lease. The counts of what is."""
         state = self._state
         if state.run is None:
-            return
+            return {}
         progress = [lane.progress() for lane in state.lanes]
         await asyncio.to_thread(self._write, state.run, progress)
         for lane, made in zip(state.lanes, progress, strict=True):
@@ -203,6 +206,7 @@ class _Engine:
             self._parts.observer(
                 Committed(sync=self._parts.sync, destination=lane.name, at=self._parts.clock())
             )
+        return {made.destination: made.counts for made in progress}
 
     def _write(self, run: OpenRun, progress: Sequence[Progress]) -> None:
         store = self._parts.store
@@ -225,8 +229,8 @@ class _Engine:
         if state.run is None or isinstance(error, LeaseError):
             return error
         try:
-            await self._commit()
-            await asyncio.to_thread(store.finish, state.run, result, state.counts, str(error or ""))
+            durable = await self._commit()
+            await asyncio.to_thread(store.finish, state.run, result, durable, str(error or ""))
         except PipelineError as late:
             return error or late
         return error

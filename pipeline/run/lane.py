@@ -1,7 +1,8 @@
 """One destination's share of a Run: its own reads, encoder, budget, deliveries and ledger.
 
 A lane depends on no other, so a destination that is slow or down neither holds back nor repeats
-rows at another. Backpressure is the byte budget: readers wait for it, nothing else does.
+rows at another. Backpressure is the byte budget: readers wait for it, nothing else does. What is
+counted as settled for good is what the checkpoints cover; the rest is read again after a crash.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -20,10 +21,11 @@ from pipeline.events import Buffered, Encoded, Event, Settled, Started
 from pipeline.model import Batch, Counts, DeadLetter, Delivery, Payloads, Reading, Result, Span
 from pipeline.ports import Deliverer, Destination, Encoder, Frame, Observer, Settlements, Source
 from pipeline.run.budget import ByteBudget
+from pipeline.run.holding import Holding
 from pipeline.run.stopping import until
 
-# What a batch costs beside its bytes: a task, a few values. Keeps tiny batches bounded too.
-_BATCH_COST = 4_096
+# What a dead letter costs beside its payload.
+_LETTER_COST = 300
 # Frames are about a megabyte, but may be a hundred: encoding takes a few times what it encodes.
 _PIECE_BYTES = 8_000_000
 
@@ -80,16 +82,31 @@ class Lane:
         self._encoder, self._ledger, self._limits = encoder, ledger, limits
         self._threads, self._observer = threads, observer
         self._budget = ByteBudget(limits.buffer_bytes)
+        self._holding = Holding(self._budget)
         self._letters: list[DeadLetter] = []
+        # Dead letters that no checkpoint covers yet, by stream and row.
+        self._uncovered: list[tuple[int, int]] = []
         self._deliveries: set[asyncio.Task[None]] = set()
         self._failed = False
-        # What is read and not settled when a process dies is read again by the next.
-        self.counts = replace(counts, read=counts.delivered + counts.dead_lettered)
+        self._before = counts
+        self._covered = counts.dead_lettered
+        self._rows = replace(counts, requests=0, retries=0, bytes_sent=0)
 
     @property
     def name(self) -> str:
         """The destination's."""
         return self._route.destination.name
+
+    @property
+    def counts(self) -> Counts:
+        """What came of the rows read and the requests sent, earlier processes' included."""
+        sent, before = self._route.deliverer.sent, self._before
+        return replace(
+            self._rows,
+            requests=before.requests + sent.requests,
+            retries=before.retries + sent.retries,
+            bytes_sent=before.bytes_sent + sent.bytes_sent,
+        )
 
     async def run(self, stop: asyncio.Event) -> Result:
         """Until every row is settled, or, after `stop`, until what was sent is.
@@ -99,26 +116,45 @@ class Lane:
         settled = sum(self._ledger.checkpoints().values())
         self._tell(Started, rows=self._reading.rows, skipped=settled)
         async with asyncio.TaskGroup() as group:
-            finished = await until(stop, self._read_all(group))
+            finished = await until(stop, self._work(group))
             if not finished:
                 await self._drain()
                 return Result.INTERRUPTED
         return Result.COMPLETE
 
     def progress(self) -> Progress:
-        """Everything to make durable now; its letters are handed over."""
-        letters, self._letters = self._letters, []
+        """Everything to make durable now. The letters stay here until they are `kept`.
+
+        The counts are of the rows that the checkpoints cover: those beyond are read, and counted,
+        again by the process that goes on.
+        """
+        checkpoints = self._ledger.checkpoints()
+        beyond = [(s, row) for s, row in self._uncovered if row >= checkpoints.get(s, 0)]
+        self._covered += len(self._uncovered) - len(beyond)
+        self._uncovered = beyond
+        settled = sum(checkpoints.values())
         return Progress(
             destination=self.name,
-            letters=letters,
-            checkpoints=self._ledger.checkpoints(),
-            counts=self.counts,
+            letters=tuple(self._letters),
+            checkpoints=checkpoints,
+            counts=replace(
+                self.counts,
+                read=settled,
+                delivered=settled - self._covered,
+                dead_lettered=self._covered,
+            ),
         )
 
     def kept(self, letters: Sequence[DeadLetter]) -> None:
-        """These letters are durable: their memory is free again."""
-        self._budget.release(sum(len(letter.payload) for letter in letters))
+        """The first letters of these are durable: their memory is free again."""
+        del self._letters[: len(letters)]
+        self._budget.release(_room(letters))
         self._buffered()
+
+    async def _work(self, deliveries: asyncio.TaskGroup) -> None:
+        await self._read_all(deliveries)
+        while self._deliveries:
+            await asyncio.wait(set(self._deliveries))
 
     async def _read_all(self, deliveries: asyncio.TaskGroup) -> None:
         numbers = iter(range(len(self._reading.streams)))
@@ -134,62 +170,72 @@ class Lane:
         first = self._ledger.checkpoints().get(number, 0)
         destination = self._route.destination
         packer = Packer(destination.limits, destination.envelope, stream=number, first=first)
-        loop = asyncio.get_running_loop()
         asked = time.perf_counter()
         async with aclosing(self._source.read(self._reading, number, first)) as frames:
             async for frame in frames:
-                came = time.perf_counter()
-                pieces, seconds = await loop.run_in_executor(self._threads, self._encode, frame)
-                self._encoded(frame, pieces, came - asked, seconds)
-                for payloads in pieces:
-                    await self._keep_invalid(payloads.invalid)
-                    for batch in packer.add(payloads):
-                        await self._dispatch(batch, deliveries)
+                waited = time.perf_counter() - asked
+                async for payloads, seconds in self._encode(frame):
+                    self._encoded(payloads, frame, waited, seconds)
+                    await self._pack(payloads, packer, deliveries)
+                    waited = 0.0
                 asked = time.perf_counter()
         for batch in packer.flush():
-            await self._dispatch(batch, deliveries)
+            self._dispatch(batch, deliveries)
 
-    def _encode(self, frame: Frame) -> tuple[list[Payloads], float]:
-        """In a worker thread. A frame of an unusual size is encoded piece by piece."""
+    async def _encode(self, frame: Frame) -> AsyncIterator[tuple[Payloads, float]]:
+        """Its payloads and the seconds they took; more than one for a frame of unusual size."""
+        loop = asyncio.get_running_loop()
+        pieces, rows = self._pieces(frame), 0
+        while rows < frame.span.rows:
+            payloads, seconds = await loop.run_in_executor(self._threads, next, pieces)
+            rows += payloads.span.rows
+            yield payloads, seconds
+
+    def _pieces(self, frame: Frame) -> Iterator[tuple[Payloads, float]]:
+        """In a worker thread: decode, then encode piece by piece, as each is asked for."""
         started = time.perf_counter()
         batch, stream, first = frame.record_batch(), frame.span.stream, frame.span.first
-        step = max(1, batch.num_rows * _PIECE_BYTES // max(batch.nbytes, _PIECE_BYTES))
-        pieces = [
-            self._encoder.encode(
-                piece := batch.slice(start, step),
-                Span(stream=stream, first=first + start, rows=piece.num_rows),
-            )
-            for start in range(0, batch.num_rows, step)
-        ]
-        return pieces, time.perf_counter() - started
+        # By the bytes as received: to measure a decoded batch takes as long as some columns.
+        step = max(1, batch.num_rows * _PIECE_BYTES // max(frame.nbytes, _PIECE_BYTES))
+        for start in range(0, batch.num_rows, step):
+            piece = batch.slice(start, step)
+            span = Span(stream=stream, first=first + start, rows=piece.num_rows)
+            payloads = self._encoder.encode(piece, span)
+            yield payloads, time.perf_counter() - started
+            started = time.perf_counter()
 
     def _encoded(
-        self, frame: Frame, pieces: Sequence[Payloads], read_seconds: float, encode_seconds: float
+        self, payloads: Payloads, frame: Frame, read_seconds: float, encode_seconds: float
     ) -> None:
-        reasons = Counter(letter.reason for payloads in pieces for letter in payloads.invalid)
-        self._count(read=frame.span.rows, dead_lettered=reasons.total())
+        self._rows += Counts(read=payloads.span.rows, dead_lettered=len(payloads.invalid))
         self._tell(
             Encoded,
-            rows=frame.span.rows,
-            nbytes=frame.nbytes,
+            rows=payloads.span.rows,
+            nbytes=frame.nbytes * payloads.span.rows // frame.span.rows,
             read_seconds=read_seconds,
             encode_seconds=encode_seconds,
-            invalid=reasons,
+            invalid=Counter(letter.reason for letter in payloads.invalid),
         )
 
-    async def _keep_invalid(self, letters: Sequence[DeadLetter]) -> None:
-        if letters:
-            await self._budget.acquire(sum(len(letter.payload) for letter in letters))
-            self._keep(letters)
+    async def _pack(
+        self, payloads: Payloads, packer: Packer, deliveries: asyncio.TaskGroup
+    ) -> None:
+        await self._holding.hold(payloads)
+        if payloads.invalid:
+            await self._budget.acquire(_room(payloads.invalid))
+            self._keep(payloads.invalid)
+        for batch in packer.add(payloads):
+            self._dispatch(batch, deliveries)
+        self._holding.packed(payloads, packer.waiting)
+        self._buffered()
+        self._check_tolerance()
 
-    async def _dispatch(self, batch: Batch, deliveries: asyncio.TaskGroup) -> None:
+    def _dispatch(self, batch: Batch, deliveries: asyncio.TaskGroup) -> None:
         if not batch.slices:  # invalid rows only
             self._ledger.settle(batch.span)
             return
-        await self._budget.acquire(batch.nbytes + _BATCH_COST)
         if self._failed:  # the group takes no more tasks, and is about to cancel this one
             return
-        self._buffered()
         task = deliveries.create_task(self._deliver(batch))
         self._deliveries.add(task)
         task.add_done_callback(self._deliveries.discard)
@@ -202,36 +248,32 @@ class Lane:
             raise
 
     def _settle(self, delivery: Delivery) -> None:
-        batch = delivery.batch
-        rejections = delivery.rejections
-        self._count(
-            delivered=batch.rows - len(rejections),
-            dead_lettered=len(rejections),
-            requests=delivery.requests,
-            retries=delivery.retries,
-            bytes_sent=delivery.bytes_sent,
-        )
+        batch, rejections = delivery.batch, delivery.rejections
+        delivered = batch.rows - len(rejections)
+        self._rows += Counts(delivered=delivered, dead_lettered=len(rejections))
         self._tell(
             Settled,
-            delivered=batch.rows - len(rejections),
+            delivered=delivered,
             rejected=Counter(letter.reason for letter in rejections),
         )
-        # The room that rejected payloads need was the batch's until now.
-        room = batch.nbytes + _BATCH_COST - sum(len(letter.payload) for letter in rejections)
+        self._budget.take(_room(rejections))
         self._keep(rejections)
         self._ledger.settle(batch.span)
-        self._budget.release(room)
+        self._holding.settled(batch)
         self._buffered()
+        self._check_tolerance()
 
     def _keep(self, letters: Sequence[DeadLetter]) -> None:
-        self._letters.extend(letters)
-        if letters and not self._limits.tolerates(
-            self.counts.dead_lettered, self._reading.rows or self.counts.read
-        ):
+        self._letters += letters
+        self._uncovered += [(letter.stream, letter.row) for letter in letters]
+
+    def _check_tolerance(self) -> None:
+        dead, rows = self._rows.dead_lettered, self._reading.rows or self._rows.read
+        if dead and not self._limits.tolerates(dead, rows):
             raise TooManyRejected(
-                f"sync {self._sync}: {self.counts.dead_lettered:,} rows are invalid or rejected at "
-                f"{self.name}, more than `max_rejected` allows. "
-                f"See `retl dead-letters list {self._sync}`; nothing was dropped."
+                f"sync {self._sync}: at {self.name}, {dead:,} rows are invalid or rejected, more "
+                f"than `max_rejected` allows. See `retl dead-letters list {self._sync}`; nothing "
+                "was dropped."
             )
 
     async def _drain(self) -> None:
@@ -241,12 +283,13 @@ class Lane:
             for task in late:
                 task.cancel()
 
-    def _count(self, **more: int) -> None:
-        self.counts += Counts(**more)
-
     def _buffered(self) -> None:
-        in_flight = self.counts.read - self.counts.delivered - self.counts.dead_lettered
+        in_flight = self._rows.read - self._rows.delivered - self._rows.dead_lettered
         self._tell(Buffered, nbytes=self._budget.used, rows=in_flight)
 
     def _tell(self, kind: Callable[..., Event], **fields: object) -> None:
         self._observer(kind(sync=self._sync, destination=self.name, **fields))
+
+
+def _room(letters: Sequence[DeadLetter]) -> int:
+    return sum(len(letter.payload) + _LETTER_COST for letter in letters)

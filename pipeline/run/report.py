@@ -61,10 +61,14 @@ class RunReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewRow:
-    """payload: the JSON that would be sent. invalid: why it would not."""
+    """payload: the JSON that would be sent. invalid: why it would not.
+
+    warnings: what the destination would take and not do as meant; of valid rows.
+    """
 
     payload: bytes
     invalid: DeadLetter | None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,7 @@ class Preview:
     sync: str
     call: Call
     sql: str
+    window: Window
     bytes_processed: int
     table: pa.Table
     rows: tuple[PreviewRow, ...]

@@ -1,19 +1,28 @@
-"""Bodies appended to a file: the Transport of the file destination."""
+"""Bodies appended to a file: the Transport of the file destination.
+
+The file only ever holds whole lines: what a crash or a full disk left of one is cut off.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.errors import DestinationError
+from pipeline.errors import DestinationError, DestinationRefused
 from pipeline.model import Answer, Request
+
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE})
+_CHUNK = 65_536
 
 
 class FileTransport:
-    """A `Transport` to one file, in the order of the posts; `append` keeps what is there.
+    """A `Transport` to one file, in the order of the posts.
 
-    What was posted has reached the operating system when post returns, and the disk after close.
+    append: keep what is there, and have every body on the disk before its post returns.
     """
 
     def __init__(self, path: Path, *, append: bool) -> None:
@@ -21,16 +30,13 @@ class FileTransport:
         self._file: BinaryIO | None = None
         self._turn = asyncio.Lock()
 
+    async def open(self) -> None:
+        """Make the file ready. Raises DestinationRefused when that can't be."""
+        await self._in_turn(self._open)
+
     async def post(self, request: Request) -> Answer:
         """Write the body. Raises DestinationError: a full disk is not for retrying."""
-        async with self._turn:
-            try:
-                await asyncio.to_thread(self._write, request.body)
-            except OSError as error:
-                raise DestinationError(
-                    f"{self._path} can't be written: {error.strerror}. Make room or change the "
-                    "destination's path, and run again."
-                ) from error
+        await self._in_turn(self._write, request.body)
         return Answer(status=200)
 
     async def close(self) -> None:
@@ -39,9 +45,49 @@ class FileTransport:
             await asyncio.to_thread(self._file.close)
             self._file = None
 
+    async def _in_turn(self, work: Callable[..., None], *arguments: bytes) -> None:
+        async with self._turn:
+            try:
+                await asyncio.to_thread(work, *arguments)
+            except OSError as error:
+                kind = DestinationError if error.errno in _PASSING else DestinationRefused
+                raise kind(
+                    f"{self._path} can't be written: {error.strerror}. Make room or change the "
+                    "destination's path, and run again."
+                ) from error
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("r+b" if self._append and self._path.exists() else "wb")
+        self._file.seek(_end_of_lines(self._file))
+        self._file.truncate()
+
     def _write(self, body: bytes) -> None:
         if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("ab" if self._append else "wb")
-        self._file.write(body)
-        self._file.flush()
+            self._open()
+        assert self._file is not None  # noqa: S101 - opened just now
+        whole = self._file.tell()
+        try:
+            self._file.write(body)
+            self._file.flush()
+            if self._append:
+                os.fsync(self._file.fileno())
+        except OSError:
+            # A new handle: the old one would write the rest of its buffer after all.
+            self._file = self._path.open("r+b")
+            self._file.truncate(whole)
+            self._file.seek(whole)
+            raise
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """Where the last whole line ends."""
+    at = file.seek(0, os.SEEK_END)
+    while at > 0:
+        start = max(0, at - _CHUNK)
+        file.seek(start)
+        line = file.read(at - start).rfind(b"\n")
+        if line >= 0:
+            return start + line + 1
+        at = start
+    return 0

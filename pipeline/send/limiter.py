@@ -37,22 +37,25 @@ class Limiter:
         self._rows = Rate(rows) if rows else None
         self._resume = 0.0
 
-    def reserve(self, now: float, rows: int) -> float:
-        """Take a place for a request of `rows` rows; how many seconds from now it may go."""
-        at = now
+    def wait(self, now: float) -> float:
+        """Seconds until the next request may go; 0 when it may go now."""
+        at = max(now, self._resume)
         for rate in (self._requests, self._rows):
             if rate is not None:
                 at = rate.due(at)
-        if self._requests is not None:
-            self._requests.take(at, 1)
-        if self._rows is not None:
-            self._rows.take(at, rows)
         return at - now
+
+    def take(self, now: float, rows: int) -> None:
+        """Count a request of `rows` rows that goes now."""
+        if self._requests is not None:
+            self._requests.take(now, 1)
+        if self._rows is not None:
+            self._rows.take(now, rows)
 
     def pause(self, until: float) -> None:
         """Let nothing go before that time."""
         self._resume = max(self._resume, until)
 
-    def paused(self, now: float) -> float:
-        """Seconds left of the pause; 0 when there is none."""
-        return max(0.0, self._resume - now)
+    def paused(self, now: float) -> bool:
+        """Whether the destination asked for a pause that is not over."""
+        return self._resume > now

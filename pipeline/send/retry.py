@@ -29,11 +29,12 @@ class RetryPolicy:
     ) -> float:
         """Seconds before retry number `retries` (the first is 0).
 
-        The destination's own wish counts in full, plus up to a tenth so that not everybody comes
-        back at once. Else full jitter for faults, which spreads most; equal jitter for a throttle,
-        which must not come back at once.
+        Full jitter for faults, which spreads most; equal jitter for a throttle, which must not
+        come back at once. The destination's own wish is met in full, plus up to a tenth so that
+        not everybody comes back at once; a wish for no wait at all (0, a date gone by) is not.
         """
-        if verdict.after is not None:
-            return verdict.after * uniform(1.0, 1.1)
         top = min(self.cap, self.base * 2.0 ** min(retries, 30))
-        return uniform(top / 2 if verdict.throttled else 0.0, top)
+        backoff = uniform(top / 2 if verdict.throttled else 0.0, top)
+        if verdict.after is None:
+            return backoff
+        return max(backoff, verdict.after * uniform(1.0, 1.1))

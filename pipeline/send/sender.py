@@ -1,18 +1,21 @@
-"""Delivers Batches: pace, permit, post, judge; then done, again, apart, or halt.
+"""Delivers Batches: permit, pace, post, judge; then done, again, apart, or halt.
 
-A permit is held for one post only, never while waiting. Every attempt passes the limiter. A row
-ends delivered or rejected, or the run ends; nothing is given up in silence.
+A permit is held for one post, never during a backoff. Every attempt passes the limiter at the
+moment it leaves: one request at a time is next, and nobody can overtake it or leave during a pause.
+A row ends delivered or rejected, or the run ends; nothing is given up in silence.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 from pipeline.errors import CredentialsError, DestinationError, DestinationRefused, TooManyRejected
 from pipeline.events import Attempted, Retried, Throttled
-from pipeline.model import Action, Answer, Batch, DeadLetter, Delivery, Verdict
+from pipeline.model import Action, Answer, Batch, Counts, DeadLetter, Delivery, Verdict
 from pipeline.ports import Destination, Observer, Transport
 from pipeline.send.cut import Part, halves, probes, refuse, rows
 from pipeline.send.limiter import Limiter
@@ -45,40 +48,41 @@ class Sender:
         self._sync, self._destination, self._transport = sync, destination, transport
         self._limiter, self._retry, self._observer = limiter, retry, observer
         self._permits = asyncio.Semaphore(concurrency)
+        self._next = asyncio.Lock()
+        self._sent = Counts()
         self._clock, self._wall_clock, self._sleep = clock, wall_clock, sleep
+
+    @property
+    def sent(self) -> Counts:
+        """See `pipeline.ports.Deliverer`."""
+        return self._sent
 
     async def deliver(self, batch: Batch) -> Delivery:
         """See `pipeline.ports.Deliverer`."""
-        work = _Work(deadline=self._clock() + self._retry.deadline)
-        await self._settle(batch.slices, work, probe=True)
-        return Delivery(
-            batch=batch,
-            rejections=tuple(work.rejections),
-            requests=work.requests,
-            retries=work.retries,
-            bytes_sent=work.bytes_sent,
-        )
+        rejections: list[DeadLetter] = []
+        await self._settle(batch.slices, rejections, probe=True)
+        return Delivery(batch=batch, rejections=tuple(rejections))
 
-    async def _settle(self, part: Part, work: _Work, *, probe: bool) -> None:
+    async def _settle(self, part: Part, rejections: list[DeadLetter], *, probe: bool) -> None:
         """Deliver or reject every row of the part."""
-        verdict = await self._decide(part, work)
+        verdict = await self._decide(part)
         if verdict.action is Action.DELIVERED:
             return
         if verdict.action is Action.REJECT or rows(part) == 1:
-            work.rejections += refuse(part, verdict.reason, verdict.message)
+            rejections += refuse(part, verdict.reason, verdict.message)
             return
         parts = halves(part)
         if probe and rows(part) > _PROBES and not verdict.by_size:
-            parts = await self._probe(part, work)
+            parts = await self._probe(part, rejections)
         for piece in parts:
-            await self._settle(piece, work, probe=False)
+            await self._settle(piece, rejections, probe=False)
 
-    async def _probe(self, part: Part, work: _Work) -> tuple[Part, ...]:
+    async def _probe(self, part: Part, rejections: list[DeadLetter]) -> tuple[Part, ...]:
         """Send a few rows alone; what is left to do. Raises when all of them are refused."""
         singles, between = probes(part, _PROBES)
         refused = []
         for single in singles:
-            verdict = await self._decide(single, work)
+            verdict = await self._decide(single)
             if verdict.action is not Action.DELIVERED:
                 refused += refuse(single, verdict.reason, verdict.message)
         if len(refused) == len(singles):
@@ -87,57 +91,66 @@ class Sender:
                 f"({refused[0].reason}), which is no single row's fault. Nothing was dropped. "
                 f"See what it says with `retl preview {self._sync}` and one row sent by hand."
             )
-        work.rejections += refused
+        rejections += refused
         return between
 
-    async def _decide(self, part: Part, work: _Work) -> Verdict:
+    async def _decide(self, part: Part) -> Verdict:
         """Post until the verdict is final: delivered, reject or split."""
-        retries = 0
+        retries, deadline = 0, math.inf
         while True:
-            verdict = await self._attempt(part, work)
+            verdict = await self._attempt(part)
             if verdict.action is Action.HALT:
                 raise self._halt(verdict)
             if verdict.action is not Action.RETRY:
                 return verdict
-            wait = self._retry.wait(retries, verdict)
-            if self._clock() + wait > work.deadline:
-                raise DestinationError(
-                    f"sync {self._sync}: {self._destination.name} could not be reached for "
-                    f"{self._retry.deadline:g} s ({verdict.reason}). Nothing was lost: run again "
-                    "when it is back, and the run goes on where it stopped."
-                )
+            now = self._clock()
+            if not retries:  # waiting for a turn is no failure: time counts from the first one
+                deadline = now + self._retry.deadline
+            if now >= deadline or (verdict.after is not None and now + verdict.after > deadline):
+                raise self._given_up(verdict)
+            wait = min(self._retry.wait(retries, verdict), deadline - now)
             self._observer(
                 Retried(sync=self._sync, destination=self._destination.name, reason=verdict.reason)
             )
-            work.retries += 1
+            self._sent += Counts(retries=1)
             retries += 1
             if verdict.after is None:
                 await self._sleep(wait)
             else:
-                self._limiter.pause(self._clock() + wait)
+                self._limiter.pause(now + wait)
 
-    async def _attempt(self, part: Part, work: _Work) -> Verdict:
+    def _given_up(self, verdict: Verdict) -> DestinationError:
+        asked = f", and asks for {verdict.after:g} s" if verdict.after else ""
+        return DestinationError(
+            f"sync {self._sync}: {self._destination.name} fails ({verdict.reason}{asked}), and "
+            f"`retry_deadline` ({self._retry.deadline:g} s) is over. Nothing was lost: run again "
+            "when it is back, and the run goes on where it stopped."
+        )
+
+    async def _attempt(self, part: Part) -> Verdict:
         count = rows(part)
-        await self._pace(count)
-        async with self._permits:
+        async with AsyncExitStack() as held:
+            async with self._next:
+                await held.enter_async_context(self._permits)
+                await self._pace()
+                self._limiter.take(self._clock(), count)
             body = self._destination.envelope.wrap([piece.view for piece in part])
             request = self._destination.request(body)
             started = self._clock()
             answer = await self._transport.post(request)
-        work.requests += 1
-        work.bytes_sent += len(body)
+        self._sent += Counts(requests=1, bytes_sent=len(body))
         self._report(answer, self._clock() - started, count, len(body), request.encoding)
         return self._destination.judge(answer, self._wall_clock())
 
-    async def _pace(self, count: int) -> None:
-        """Wait for the limiter, then for the end of a pause the destination asked for."""
-        wait = self._limiter.reserve(self._clock(), count)
-        if wait > 0:
+    async def _pace(self) -> None:
+        """Wait for the limiter, and for the end of a pause the destination asked for.
+
+        The permit held meanwhile is no loss: the others wait for the same limiter.
+        """
+        while (wait := self._limiter.wait(self._clock())) > 0:
+            cause = "retry_after" if self._limiter.paused(self._clock()) else "rate_limit"
             await self._sleep(wait)
-            self._throttled("rate_limit", wait)
-        while (wait := self._limiter.paused(self._clock())) > 0:
-            await self._sleep(wait)
-            self._throttled("retry_after", wait)
+            self._throttled(cause, wait)
 
     def _throttled(self, cause: str, seconds: float) -> None:
         if seconds >= _NOTABLE:
@@ -173,16 +186,3 @@ class Sender:
             f"{where} refuses the request as such ({verdict.reason}). Check the endpoint in "
             f"destinations.{self._destination.name}. Nothing was dropped."
         )
-
-
-class _Work:
-    """What one delivery has cost so far."""
-
-    __slots__ = ("bytes_sent", "deadline", "rejections", "requests", "retries")
-
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
-        self.rejections: list[DeadLetter] = []
-        self.requests = 0
-        self.retries = 0
-        self.bytes_sent = 0

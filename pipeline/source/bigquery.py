@@ -14,6 +14,7 @@ from pipeline.source.client import Connection
 from pipeline.source.query import QueryJobs
 from pipeline.source.read import StreamReader, create_session
 from pipeline.source.template import render
+from pipeline.source.threads import in_daemon
 
 # Sessions live six hours by the service's own rule; its answer says when exactly.
 # More streams than are read at a time, so that the last ones end close together.
@@ -50,7 +51,7 @@ class BigQuery:
 
     async def dry_run(self, window: Window) -> DryRun:
         """See `pipeline.ports.Source`."""
-        return await asyncio.to_thread(self._jobs.dry_run, self.sql(window))
+        return await in_daemon(self._jobs.dry_run, self.sql(window))
 
     async def start(self, window: Window, job_key: str) -> Reading:
         """See `pipeline.ports.Source`."""
@@ -83,11 +84,11 @@ class BigQuery:
         if self._channel is not None:
             await self._channel.close()
             self._channel = None
-        await asyncio.to_thread(self._jobs.close)
+        await in_daemon(self._jobs.close)
 
     async def _start(self, sql: str, job_key: str, streams: int) -> Reading:
         try:
-            result = await asyncio.to_thread(self._jobs.run, sql, job_key)
+            result = await in_daemon(self._jobs.run, sql, job_key)
         except asyncio.CancelledError:
             self._jobs.abandon()
             raise

@@ -28,6 +28,10 @@ _QUERY_REASONS = frozenset(
 )
 
 
+class MissingTable(SourceError):
+    """The Storage Read API does not find what it should read."""
+
+
 @contextmanager
 def translated(where: str) -> Iterator[None]:
     """Raise ours for Google's. where: the sync and source, for the message."""
@@ -59,8 +63,11 @@ def _rest(where: str, error: api.GoogleAPICallError | api.RetryError) -> Pipelin
         if isinstance(cause, api.GoogleAPICallError):
             return _rest(where, cause)
         return SourceError(
-            f"{where}: BigQuery does not answer. Check `endpoint` and the network, and run again."
+            f"{where}: BigQuery does not answer. Check `endpoint`, `storage_endpoint` and the "
+            "network, and run again."
         )
+    if isinstance(error.response, grpc.RpcError):
+        return from_status(where, error.response.code(), error.response.details() or "")
     # BigQuery's own words: the exception's message has the request's URL and the job's id in it.
     details = error.errors[0] if error.errors and isinstance(error.errors[0], dict) else {}
     reason, message = details.get("reason", ""), details.get("message") or type(error).__name__
@@ -100,6 +107,12 @@ def from_status(where: str, code: grpc.StatusCode, details: str) -> PipelineErro
     """The error for a gRPC status of the Storage Read API."""
     if code in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED}:
         return CredentialsError(f"{where}: the Storage Read API refuses: {details} {_ROLES}")
+    if code is grpc.StatusCode.NOT_FOUND:
+        return MissingTable(f"{where}: the Storage Read API does not find the table: {details}")
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return ConfigError(f"{where}: the Storage Read API refuses the read: {details}")
-    return SourceError(f"{where}: the Storage Read API failed ({code.name}): {details} Run again.")
+    return SourceError(
+        f"{where}: the Storage Read API failed ({code.name}): {details.rstrip('.')}. "
+        "If it can't be reached, check `storage_endpoint` and the network (gRPC, port 443); then "
+        "run again."
+    )

@@ -89,27 +89,28 @@ class Files:
 
     def _start(self) -> Reading:
         infos = self._infos()
+        schemas: list[pa.Schema] = []
+        rows = 0
         with self._translated():
-            files = [_open(fs_path) for fs_path in self._opened(infos)]
-        schema = files[0].schema
-        for info, file in zip(infos, files, strict=True):
-            if not file.schema.equals(schema):
+            fs, _ = self._filesystem()
+            for info in infos:  # one at a time: there may be more files than descriptors
+                with fs.open_input_file(info.path) as opened:
+                    file = _open(opened)
+                    schemas.append(file.schema)
+                    rows += file.rows
+        for info, schema in zip(infos, schemas, strict=True):
+            if not schema.equals(schemas[0]):
                 raise ConfigError(
                     f"{self._where}: {info.path} has other columns than {infos[0].path}. "
                     "All files of a source need the same schema."
                 )
         return Reading(
             streams=tuple(info.path for info in infos),
-            schema=schema.serialize().to_pybytes(),
+            schema=schemas[0].serialize().to_pybytes(),
             query_started=int(self._clock()),
-            rows=sum(file.rows for file in files),
+            rows=rows,
             details={info.path: _version(info) for info in infos},
         )
-
-    def _opened(self, infos: list[pafs.FileInfo]) -> Iterator[pa.NativeFile]:
-        fs, _ = self._filesystem()
-        for info in infos:
-            yield fs.open_input_file(info.path)
 
     def _infos(self) -> list[pafs.FileInfo]:
         with self._translated():

@@ -6,6 +6,7 @@ paying for the query again; a job that failed, or ran another query, is followed
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ from pipeline.source.faults import failed_job, translated
 # One REST call, its retries included, in seconds: an endpoint that is down is an answer soon.
 _PATIENCE = 60.0
 _FIRST_POLL, _LAST_POLL = 0.05, 2.0
-# A run that failed this often on one key has another fault than bad luck.
-_MOST_JOBS = 5
+# In BigQuery's words for a job that is there already: "Already Exists: Job project:location.id".
+_EXISTING = re.compile(r"Job [^\s]+?:([A-Za-z0-9-]+)\.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +95,11 @@ class QueryJobs:
         with translated(self._where):
             for number in count():
                 job = self._wait(self._start(sql, f"{key}_{number}"))
-                if job.found and job.query != sql:
+                if job.found and (job.error_result or job.query != sql):
                     continue
-                if not job.error_result:
-                    break
-                if number + 1 == _MOST_JOBS or not job.found:
+                if job.error_result:
                     raise failed_job(self._where, job.id, job.error_result.get("reason", "unknown"))
+                break
             return job.result()
 
     def abandon(self) -> None:
@@ -107,8 +107,8 @@ class QueryJobs:
         self._abandoned.set()
 
     def close(self) -> None:
-        """Release connections; idempotent."""
-        if self._client is not None:
+        """Release connections, unless a call that was abandoned still uses them; idempotent."""
+        if self._client is not None and not self._abandoned.is_set():
             self._client.close()
             self._client = None
 
@@ -129,8 +129,12 @@ class QueryJobs:
                 job_retry=None,
                 timeout=_PATIENCE,
             )
-        except Conflict:
-            found: Any = client.get_job(job_id, retry=self._retry, timeout=_PATIENCE)
+        except Conflict as conflict:
+            place = _EXISTING.search(str(conflict))
+            location = client.location or (place and place[1])
+            found: Any = client.get_job(
+                job_id, location=location, retry=self._retry, timeout=_PATIENCE
+            )
             return _Job(found, found=True)
         return _Job(job, found=False)
 

@@ -14,18 +14,28 @@ from contextlib import aclosing
 
 import grpc
 import pyarrow as pa
+from google.api_core.exceptions import Aborted, DeadlineExceeded, ServiceUnavailable, Unknown
+from google.api_core.retry import if_exception_type
+from google.api_core.retry_async import AsyncRetry
 from google.cloud.bigquery_storage_v1 import types
 from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadAsyncClient
 
-from pipeline.errors import ReadingExpired
+from pipeline.errors import ReadingExpired, SourceError
 from pipeline.model import Span
-from pipeline.source.faults import from_status, translated
+from pipeline.source.faults import MissingTable, from_status, translated
 
 _READ_ROWS = "/google.cloud.bigquery.storage.v1.BigQueryRead/ReadRows"
 # No message for this long, in seconds, is a dead stream; asking for it is what starts the clock,
 # so that a slow destination, which does not ask, never trips it.
 _IDLE = 120.0
-_SESSION_TIMEOUT = 120.0
+# Creating a session: one try, and all tries, in seconds. The library's own default is ten minutes.
+_SESSION_TIMEOUT, _SESSION_PATIENCE = 30.0, 60.0
+_SESSION_RETRY = AsyncRetry(
+    predicate=if_exception_type(ServiceUnavailable, DeadlineExceeded, Aborted, Unknown),
+    initial=0.2,
+    maximum=5.0,
+    timeout=_SESSION_PATIENCE,
+)
 _FIRST_WAIT, _LAST_WAIT = 0.2, 20.0
 _MOST_FUTILE = 8
 _PASSING = frozenset(
@@ -54,15 +64,27 @@ _Request = types.ReadRowsRequest.pb()
 class ArrowFrame:
     """One ReadRows message: a serialized RecordBatch."""
 
-    __slots__ = ("_message", "_schema", "nbytes", "span")
+    __slots__ = ("_message", "_schema", "_where", "nbytes", "span")
 
-    def __init__(self, message: object, nbytes: int, span: Span, schema: pa.Schema) -> None:
-        self._message, self.nbytes, self.span, self._schema = message, nbytes, span, schema
+    def __init__(
+        self, message: object, nbytes: int, span: Span, schema: pa.Schema, where: str
+    ) -> None:
+        self._message, self._schema, self._where = message, schema, where
+        self.nbytes, self.span = nbytes, span
 
     def record_batch(self) -> pa.RecordBatch:
         """See `pipeline.ports.Frame`."""
         data = pa.py_buffer(self._message.arrow_record_batch.serialized_record_batch)  # type: ignore[attr-defined]  # a generated message
-        return pa.ipc.read_record_batch(data, self._schema)
+        try:
+            batch = pa.ipc.read_record_batch(data, self._schema)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise SourceError(f"{self._where}: a message of the read stream is broken.") from error
+        if batch.num_rows != self.span.rows:
+            raise SourceError(
+                f"{self._where}: a message of the read stream says {self.span.rows} rows and holds "
+                f"{batch.num_rows}. Run again; if it stays, report it to Google."
+            )
+        return batch
 
 
 async def create_session(
@@ -83,13 +105,17 @@ async def create_session(
     session = types.ReadSession(
         table=table, data_format=types.DataFormat.ARROW, read_options=options
     )
-    with translated(where):
-        return await client.create_read_session(
-            parent=f"projects/{project}",
-            read_session=session,
-            max_stream_count=streams,
-            timeout=_SESSION_TIMEOUT,
-        )
+    try:
+        with translated(where):
+            return await client.create_read_session(
+                parent=f"projects/{project}",
+                read_session=session,
+                max_stream_count=streams,
+                retry=_SESSION_RETRY,
+                timeout=_SESSION_TIMEOUT,
+            )
+    except MissingTable as error:
+        raise ReadingExpired(f"{where}: the query's result is gone.") from error
 
 
 class StreamReader:
@@ -150,7 +176,7 @@ class StreamReader:
                 if message.row_count:
                     span = Span(stream=number, first=first, rows=message.row_count)
                     first = span.end
-                    yield ArrowFrame(message, len(raw), span, self._schema)
+                    yield ArrowFrame(message, len(raw), span, self._schema, self._where)
         finally:
             call.cancel()
 

@@ -258,7 +258,7 @@ def test_a_wrong_key_halts_with_77_and_no_dead_letters(tmp_path: Path, service: 
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [
-        ({"RETL_STATE": "sqlite:////dev/null/state.db"}, 75, "/dev/null"),
+        ({"RETL_STATE": "sqlite:////dev/null/state.db"}, 78, "/dev/null"),
         ({"RETL_CONCURRENCYY": "3"}, 78, "RETL_CONCURRENCY"),
         ({"RETL_CONFIG": "nowhere.yml"}, 78, "nowhere.yml"),
     ],

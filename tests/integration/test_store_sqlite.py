@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from pipeline.checkpoint import SqlStore, schema
-from pipeline.errors import ConfigError, PipelineError, StateError
+from pipeline.errors import ConfigError, PipelineError, StateError, UnusableState
 from pipeline.model import DeadLetter
 from pipeline.ports import OpenRun
 
@@ -133,7 +133,8 @@ def refused(path: Path, remedy: str) -> None:
         open_store(path, busy_seconds=0.05)
     assert str(path) in str(caught.value)
     assert remedy in str(caught.value)
-    assert type(caught.value) is StateError
+    assert type(caught.value) is UnusableState
+    assert caught.value.exit_code == 78
 
 
 def test_a_path_under_a_regular_file(tmp_path: Path) -> None:

@@ -1,133 +1,335 @@
-"""The encoder against a slow and obvious oracle, row by row."""
+"""The encoder against the oracle of tests/support, token by token. See docs/encoding-proof.md."""
 
 from __future__ import annotations
 
-import base64
-import datetime as dt
-import json
-import math
-import os
-from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import given, settings
+import pytest
+from arrow_strategies import (
+    JSON_VALUES,
+    KINDS,
+    LEAVES,
+    NAMES,
+    TEXT,
+    TYPES,
+    Column,
+    Kind,
+    columns,
+    cuts,
+    examples,
+    json_texts,
+    spans,
+    struct,
+)
+from encoder_check import batch_of, by_row, check, encoder_of
+from encoder_oracle import FIELDS, REST, Case
+from hypothesis import given
 from hypothesis import strategies as st
+from value_oracle import is_json, one_line
 
-from pipeline.encode.encoder import CallEncoder
-from pipeline.encode.layout import Rules
-from pipeline.model import Call, Span, Window
+from pipeline.model import Span
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - a DATETIME has no zone
-TIMES = st.datetimes(dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31))  # noqa: DTZ001
+MODES = st.sampled_from(["unix", "unix_ms", "iso8601"])
 
-# Arrow type -> how to draw a value of it.
-SCALARS: dict[pa.DataType, st.SearchStrategy[Any]] = {
-    pa.string(): TEXT,
-    pa.large_string(): TEXT,
-    pa.int64(): st.integers(-(2**63), 2**63 - 1),
-    pa.float64(): st.floats(),
-    pa.bool_(): st.booleans(),
-    pa.binary(): st.binary(max_size=7),
-    pa.decimal128(38, 9): st.decimals(-(10**20), 10**20, places=9),
-    pa.decimal256(76, 38): st.decimals(-10, 10, places=38),
-    pa.date32(): st.dates(),
-    pa.timestamp("us"): TIMES,
+
+# ------------------------------------------------------------------------------- strategies
+
+
+@st.composite
+def value_cases(draw: st.DrawFn, kinds: st.SearchStrategy[Kind] = TYPES) -> Case:
+    """An identify of any columns whatever, and at times of several of one type."""
+    rows = draw(st.integers(0, 4))
+    names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True))
+    if draw(st.booleans()):
+        kinds = st.just(draw(kinds))
+    users = Column("userId", KINDS["INT64", "int64"], tuple(range(rows)))
+    return Case(
+        call="identify",
+        columns=(users, *(draw(columns(name, kinds, rows)) for name in names)),
+        rows=rows,
+        times=draw(MODES),
+        omit=draw(st.booleans()),
+    )
+
+
+# Of the years 1 to 9999, and now and then beyond; milliseconds are what people take for them.
+SECONDS = st.one_of(
+    st.integers(-62_135_596_800, 253_402_300_799),
+    st.sampled_from([-62_135_596_801, 253_402_300_800, 1_700_000_000_000, -(2**63), 2**63 - 1]),
+)
+STAMPS = st.sampled_from(
+    [
+        KINDS["TIMESTAMP", "timestamp[us, tz=UTC]"],
+        KINDS["DATETIME", "timestamp[us]"],
+        Kind("INT64", pa.int64(), st.one_of(st.none(), SECONDS), 0),
+        Kind("STRING", pa.string(), st.sampled_from([None, "2026-11-24T01:02:03Z"]), '"'),
+    ]
+)
+ID_BYTES = 40  # longer than any number is
+_SHORT_TEXT = Kind(
+    "STRING",
+    pa.string(),
+    st.sampled_from(
+        [None, "", "a", '"', "\\\n", "ü", *("ü" * 20 + more for more in ("", "x", "ü"))]
+    )
+    | st.sampled_from(['"' * ID_BYTES, "\x01" * ID_BYTES, "\\" * (ID_BYTES + 1)]),
+    '"\n',
+)
+IDS = st.one_of(st.just(_SHORT_TEXT), LEAVES)
+NO_NAN = IDS.filter(lambda kind: kind.sql != "FLOAT64")
+# column -> place: fields by any case, dotted names, and places that `columns` gives.
+PLACES: dict[str, str | None] = {
+    "context.ip": "context.ip",
+    "phone": "context.device.id",
+    "os": "context.device.os",
+    "integrations.All": "integrations.All",
+    "secret": None,
 }
-TYPES = st.recursive(
-    st.sampled_from(list(SCALARS)),
-    lambda inner: st.one_of(
-        inner.map(pa.list_),
-        st.lists(inner, min_size=1, max_size=3).map(
-            lambda kinds: pa.struct([(f"f{index}", kind) for index, kind in enumerate(kinds)])
-        ),
+TREES: dict[str, str | None] = {
+    "city": "address.city",
+    "address.zip": "address.zip",
+    "first": "a",
+    "deep.er.est": "deep.er.est",
+    "EMAIL": "email",
+}
+
+
+# format -> the types of a column that it fits.
+_TIMELY = ["DATE", "DATETIME", "TIMESTAMP"]
+FORMS = {
+    "unix": ["INT64", *_TIMELY],
+    "unix_ms": _TIMELY,
+    "iso8601": ["INT64", *_TIMELY],
+    "string": [sql for sql, _ in KINDS],
+    "number": ["INT64", "FLOAT64", "NUMERIC", "BIGNUMERIC", "BOOL", "STRING"],
+    "json": ["STRING", "JSON"],
+}
+_NUMBERS = Kind(
+    "STRING",
+    pa.string(),
+    st.sampled_from(
+        [None, "1", "-0.5e+7", "1e999", "01", "1.", "NaN", "", " 1", "1\n", '"1"', "٣"]
     ),
-    max_leaves=4,
+    "junk",
+)
+CONSTANTS: list[dict[str, Any]] = [
+    {"context.app.name": "retl"},
+    {"context": {"device": {"kind": 'q"\n'}, "none": None}},
+    {"Integrations": {"Customer.io": True, "deep": {"a": [1, {"b": None}]}}},
+]
+REST_CONSTANTS: list[dict[str, Any]] = [
+    {"plan": None},
+    {"plan": 10**20, "address.country": "ü"},
+    {"deep.er": {"and": 1.5}},
+]
+
+
+@st.composite
+def call_cases(draw: st.DrawFn) -> Case:
+    """Any call, with fields, places, renames, formats, constants and nulls."""
+    call = draw(st.sampled_from(list(FIELDS)))
+    rest = REST[call]
+    rows = draw(st.integers(1, 4))
+    constants = draw(st.sampled_from([{}, *CONSTANTS, *(REST_CONSTANTS if rest else [])]))
+    required = {"identify": ["userId"], "track": ["event"], "group": ["groupId"],
+                "alias": ["previousId", "userId"]}.get(call, [])  # fmt: skip
+    names = draw(st.sets(st.sampled_from([*FIELDS[call], "messageId"]))) | set(required)
+    if call in {"track", "page", "screen"} and not names & {"userId", "anonymousId", "groupId"}:
+        names.add("anonymousId")
+    if names & {"event", "groupId"} and draw(st.booleans()):
+        name = "event" if "event" in names else "groupId"
+        constants = constants | {name.upper(): draw(st.sampled_from(['Order "1"', 7]))}
+        names.remove(name)
+    spelled = st.sampled_from([str, str.lower, str.upper])
+    found = [
+        # See OPEN in test_encoder_corpus.py for what is left out.
+        draw(columns(draw(spelled)(name), IDS if name != "userId" else NO_NAN, rows))
+        for name in sorted(names)
+    ]
+    if not found:  # an Arrow batch without columns has no rows
+        found.append(draw(columns("anonymousId", IDS, rows)))
+    stamps = draw(st.sets(st.sampled_from(["timestamp", "originalTimestamp"])))
+    found += [draw(columns(name, STAMPS, rows)) for name in sorted(stamps)]
+    extra = [*PLACES, *(TREES if rest else [])]
+    chosen = draw(st.lists(st.sampled_from(extra), max_size=4, unique=True))
+    found += [draw(columns(name, st.one_of(LEAVES, st.just(_NUMBERS)), rows)) for name in chosen]
+    if rest and draw(st.booleans()):
+        found.append(draw(columns(f"{rest}.B2", LEAVES, rows)))
+    if call == "group" and "objectTypeId" not in names and draw(st.booleans()):
+        found.append(draw(columns("object_type_id", IDS, rows)))
+    if call == "identify" and draw(st.booleans()) and "EMAIL" not in chosen:
+        found.append(draw(columns("email", st.just(_SHORT_TEXT), rows)))
+    places = PLACES | TREES
+    return Case(
+        call=call,
+        columns=tuple(draw(st.permutations(found))),
+        rows=rows,
+        renames={name: places[name] for name in chosen if places[name] != name},
+        forms=draw(forms([column for column in found if column.name in chosen])),
+        constants=constants,
+        times=draw(MODES),
+        omit=draw(st.booleans()),
+        id_bytes=draw(st.sampled_from([None, ID_BYTES])),
+    )
+
+
+@st.composite
+def forms(draw: st.DrawFn, found: list[Column]) -> dict[str, str]:
+    """A format that fits, for some of the columns that are sent."""
+    chosen = {}
+    for column in found:
+        fits = [form for form, kinds in FORMS.items() if column.kind.sql in kinds]
+        if column.name not in {"secret", "EMAIL"} and draw(st.booleans()):
+            chosen[column.name] = draw(st.sampled_from(fits))
+    return chosen
+
+
+OBJECTS_IN_JSON = st.one_of(
+    st.none(),
+    json_texts(
+        st.dictionaries(
+            st.one_of(st.sampled_from(["a", "B2", 'q"', "deep"]), TEXT), JSON_VALUES, max_size=4
+        )
+    ),
+    st.sampled_from(
+        ['{"\\u0061":1, "b":"{,}\\"" }', "{ }", " null", "[1]", '"{}"', '{"a":{"a":1}}']
+    ),
 )
 
 
-def values(kind: pa.DataType) -> st.SearchStrategy[Any]:
-    if pa.types.is_list(kind):
-        drawn: st.SearchStrategy[Any] = st.lists(values(kind.value_type), max_size=3)
-    elif pa.types.is_struct(kind):
-        drawn = st.fixed_dictionaries({child.name: values(child.type) for child in kind})
+@st.composite
+def spread_cases(draw: st.DrawFn) -> Case:
+    """A STRUCT, JSON or text column that is the whole of traits, properties or context."""
+    call = draw(st.sampled_from(["identify", "track", "group"]))
+    rows = draw(st.integers(1, 4))
+    name = draw(st.sampled_from([str(REST[call]), "context"]))
+    users = Column("userId", KINDS["INT64", "int64"], tuple(range(rows)))
+    known = [Column(field, users.kind, users.values) for field in ("userId", "groupId", "event")]
+    shape = draw(st.sampled_from(["STRUCT", "JSON", "STRING"]))
+    if shape == "STRUCT":
+        inner = draw(st.lists(st.sampled_from(["x", "y", "email"]), min_size=1, unique=True))
+        kind = struct({field: draw(LEAVES) for field in inner})
     else:
-        drawn = SCALARS[kind]
-    return st.one_of(st.none(), drawn)
-
-
-def oracle(value: Any) -> str:  # noqa: C901 - a table
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case float():
-            return repr(value) if math.isfinite(value) else "null"
-        case Decimal():
-            text = format(value, "f")
-            if "." in text:
-                text = text.rstrip("0").rstrip(".")
-            return text
-        case bytes():
-            return json.dumps(base64.b64encode(value).decode())
-        case dt.datetime():
-            return str((value - EPOCH) // dt.timedelta(seconds=1))
-        case dt.date():
-            return json.dumps(value.isoformat())
-        case list():
-            return "[" + ",".join(map(oracle, value)) + "]"
-        case dict():
-            return "{" + ",".join(f"{json.dumps(k)}:{oracle(v)}" for k, v in value.items()) + "}"
-        case _:
-            return json.dumps(value, ensure_ascii=False)
-
-
-def exactly(text: str) -> Any:
-    """Parsed, with numbers that have a fraction compared as numbers of unlimited precision."""
-    return json.loads(text, parse_float=lambda digits: Decimal(digits).normalize())
-
-
-@settings(max_examples=int(os.environ.get("RETL_TEST_EXAMPLES", "400")), deadline=None)
-@given(data=st.data(), omit=st.booleans())
-def test_every_row_is_what_the_oracle_says(*, data: st.DataObject, omit: bool) -> None:
-    kinds = data.draw(st.lists(TYPES, min_size=1, max_size=4))
-    count = data.draw(st.integers(0, 5))
-    before = data.draw(st.integers(0, 2))  # rows cut off: offsets into longer buffers
-    columns = [
-        data.draw(st.lists(values(kind), min_size=before + count, max_size=before + count))
-        for kind in kinds
-    ]
-    names = [f"c{index}" for index in range(len(kinds))]
-    schema = pa.schema([("userId", pa.string()), *zip(names, kinds, strict=True)])
-    arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-    users = pa.array([f"u{row}" for row in range(before + count)], pa.string())
-    batch = pa.record_batch([users, *arrays], schema=schema).slice(before)
-
-    encoder = CallEncoder(
-        sync="s",
-        call=Call.IDENTIFY,
-        window=Window(start=0, sequence=1),
-        schema=schema,
-        rules=Rules(omit_nulls=omit),
-        separator=b"\n",
-        payload_bytes=10**6,
+        kind = Kind(shape, pa.string(), OBJECTS_IN_JSON, "{}")
+    others = draw(st.lists(st.sampled_from(["a", "B2", 'q"', "deep.er"]), unique=True))
+    found = [draw(columns(name, st.just(kind), rows))]
+    found += [draw(columns(f"{name}.{other}", LEAVES, rows)) for other in others]
+    return Case(
+        call=call,
+        columns=(*known[: 3 if call == "track" else 2], *draw(st.permutations(found))),
+        rows=rows,
+        constants=draw(st.sampled_from([{}, {f"{name}.plan": [1]}])),
+        json=frozenset({name} if shape == "STRING" else {}),
+        times=draw(MODES),
+        omit=draw(st.booleans()),
     )
-    payloads = encoder.encode(batch, Span(stream=0, first=0, rows=count))
 
-    lines = bytes(payloads.data[: int(payloads.offsets[-1])]).decode().split("\n")[:-1]
-    assert len(lines) == count
-    for row, line in enumerate(lines):
-        got = exactly(line)
-        members = [
-            f"{json.dumps(name)}:{oracle(column[before + row])}"
-            for name, column in zip(names, columns, strict=True)
-            # NaN is sent as null, but the column is not null.
-            if not (
-                omit and (column[before + row] is None or oracle(column[before + row]) == "null")
-            )
-        ]
-        assert got["userId"] == f"u{before + row}"
-        assert got["traits"] == exactly("{" + ",".join(members) + "}")
-        assert len(got["messageId"]) == 32
+
+def _broken(text: str, at: int, put: str) -> str:
+    at %= len(text) + 1
+    return text[:at] + put + text[at + 1 :]
+
+
+MAYBE_JSON = st.one_of(
+    json_texts(),
+    TEXT,
+    st.sampled_from(["NaN", "[1,]", "01", "1 2", "] [", "{", "}", '"', "tru", "\ufeff1", "1],[1"]),
+    st.builds(_broken, json_texts(), st.integers(0, 99), st.sampled_from(["", *'"\\,]}{[:0\n'])),
+).filter(  # see OPEN in test_encoder_corpus.py
+    lambda text: is_json(text) or not is_json(one_line(text))
+)
+
+
+@st.composite
+def json_cases(draw: st.DrawFn) -> Case:
+    """STRINGs that should hold JSON, two columns side by side."""
+    rows = draw(st.integers(1, 5))
+    kind = draw(st.sampled_from([pa.string(), pa.large_string(), pa.string_view()]))
+    text = Kind("STRING", kind, st.one_of(st.none(), MAYBE_JSON), "{junk")
+    users = Column("userId", KINDS["INT64", "int64"], tuple(range(rows)))
+    docs = [draw(columns(name, st.just(text), rows)) for name in ("doc", "b", "c")]
+    named = frozenset(draw(st.sets(st.sampled_from(["doc", "b"]), min_size=1)))
+    return Case(
+        call="identify",
+        columns=(users, *docs),
+        rows=rows,
+        json=named,
+        omit=draw(st.booleans()),
+    )
+
+
+# ------------------------------------------------------------------------------- properties
+
+
+@pytest.mark.slow
+@examples(2_000)
+@given(case=value_cases())
+def test_every_value_is_what_the_oracle_says(case: Case) -> None:
+    check(case)
+
+
+@pytest.mark.slow
+@examples(700)
+@given(case=call_cases(), first=st.sampled_from([0, 2**40]))
+def test_every_call_is_what_the_oracle_says(case: Case, first: int) -> None:
+    check(case, first)
+
+
+@pytest.mark.slow
+@examples(400)
+@given(case=json_cases())
+def test_text_that_should_be_json_is_what_the_oracle_says(case: Case) -> None:
+    check(case)
+
+
+@pytest.mark.slow
+@examples(400)
+@given(case=spread_cases())
+def test_a_column_that_is_an_object_gives_its_members(case: Case) -> None:
+    check(case)
+
+
+@pytest.mark.slow
+@examples(300)
+@given(case=st.one_of(call_cases(), value_cases(), json_cases(), spread_cases()), data=st.data())
+def test_bytes_and_ids_do_not_depend_on_how_rows_are_cut(case: Case, data: st.DataObject) -> None:
+    """Into batches, and into streams: the encoder is told of neither but by the span."""
+    batch = batch_of(case)
+    whole = by_row(encoder_of(case).encode(batch, Span(stream=0, first=0, rows=case.rows)))
+    apart: dict[int, tuple[str | None, bytes]] = {}
+    for stream, (first, rows) in enumerate(spans(data.draw(cuts(case.rows)))):
+        span = Span(stream=stream, first=first, rows=rows)
+        apart |= by_row(encoder_of(case).encode(batch.slice(first, rows), span))
+    assert apart == whole
+
+
+@examples(100)
+@given(case=st.one_of(call_cases(), value_cases()), rows=st.sampled_from([30, 700]))
+def test_bytes_and_ids_are_the_same_in_small_and_large_batches(case: Case, rows: int) -> None:
+    batch = batch_of(case)
+    small = by_row(encoder_of(case).encode(batch, Span(stream=0, first=0, rows=case.rows)))
+    if not case.rows:
+        return
+    many = -(-rows // case.rows)
+    table = pa.Table.from_batches([batch] * many).combine_chunks()
+    (large,) = table.to_batches()
+    span = Span(stream=0, first=0, rows=many * case.rows)
+    assert by_row(encoder_of(case).encode(large, span)) == {
+        row: small[row % case.rows] for row in range(span.rows)
+    }
+
+
+@pytest.mark.slow
+@examples(200)
+@given(case=st.one_of(call_cases(), value_cases()), data=st.data())
+def test_a_payload_too_large_by_a_byte_is_a_dead_letter(case: Case, data: st.DataObject) -> None:
+    span = Span(stream=0, first=0, rows=case.rows)
+    free = by_row(encoder_of(case).encode(batch_of(case), span))
+    sizes = sorted({len(text) for reason, text in free.values() if reason is None})
+    most = data.draw(st.sampled_from(sizes or [1])) - data.draw(st.integers(0, 1))
+    bound = by_row(encoder_of(case, payload_bytes=most).encode(batch_of(case), span))
+    assert bound == {
+        row: (reason or ("payload_too_large" if len(text) > most else None), text)
+        for row, (reason, text) in free.items()
+    }

@@ -28,9 +28,11 @@ def test_no_second_sees_more_than_rate_and_burst(
 @given(rows=st.lists(st.integers(1, 500), min_size=2, max_size=40), rate=st.floats(10, 1000))
 def test_rows_are_spaced_by_what_went_before(rows: list[int], rate: float) -> None:
     limiter = Limiter(rows=rate)
-    waits = [limiter.reserve(0.0, count) for count in rows]
-    for index, wait in enumerate(waits):
-        assert abs(wait - sum(rows[:index]) / rate) < 1e-6
+    now = 0.0
+    for index, count in enumerate(rows):
+        now += limiter.wait(now)
+        assert abs(now - sum(rows[:index]) / rate) < 1e-6
+        limiter.take(now, count)
 
 
 @given(steps=STEPS)
@@ -38,13 +40,15 @@ def test_a_steady_user_below_the_rate_never_waits(steps: list[float]) -> None:
     limiter, now = Limiter(requests=10.0, rows=1000.0), 0.0
     for step in steps:
         now += 0.1 + 1e-9 + step
-        assert limiter.reserve(now, 100) == 0.0
+        assert limiter.wait(now) == 0.0
+        limiter.take(now, 100)
 
 
 def test_pauses_only_grow() -> None:
     limiter = Limiter()
     limiter.pause(10.0)
     limiter.pause(5.0)
-    assert limiter.paused(4.0) == 6.0
-    assert limiter.paused(11.0) == 0.0
-    assert limiter.reserve(0.0, 1) == 0.0
+    assert limiter.wait(4.0) == 6.0
+    assert limiter.paused(4.0)
+    assert limiter.wait(11.0) == 0.0
+    assert not limiter.paused(11.0)

@@ -9,8 +9,8 @@ from pipeline.cli import output
     ("text", "shown"),
     [
         ("Zoë 漢字", "Zoë 漢字"),
-        ("a\x1b[31mred", "a\\x1b[31mred"),
-        ("bell\x07 \x9b", "bell\\x07 \\x9b"),
+        ("a\x1b[31mred", "a\\u001b[31mred"),
+        ("bell\x07 \x9b", "bell\\u0007 \\u009b"),
         ("two\nlines\tand a tab", "two\nlines\tand a tab"),
         ("\u202eturned", "\\u202eturned"),
         ("", ""),

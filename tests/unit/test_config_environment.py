@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import SHORT_NAMES, BigQuerySource, Config, CustomerioDestination, load_config
+from pipeline.config import (
+    SHORT_NAMES,
+    BigQuerySource,
+    ColumnConfig,
+    Config,
+    CustomerioDestination,
+    load_config,
+)
 from pipeline.config.environment import OTHERS, variable
 from pipeline.config.keys import tunables
 from pipeline.errors import ConfigError, Fault
@@ -251,7 +258,8 @@ def test_insertion_reaches_numbers_lists_and_mappings(tmp_path: Path) -> None:
     text = BASE.replace("[cio], query", "['${D}'], tags: ['${D}'], columns: {a: '${D}'}, query")
     config = load(tmp_path, text + "send: {concurrency: '${N}'}\ndrain: ${N}s\n", {"D": "cio"} | N)
     users = config.syncs["users"]
-    assert (users.destinations, users.tags, users.columns) == (["cio"], ["cio"], {"a": "cio"})
+    assert (users.destinations, users.tags) == (["cio"], ["cio"])
+    assert users.columns == {"a": ColumnConfig(to="cio")}
     assert (config.send.concurrency, config.drain) == (7, 7)
 
 

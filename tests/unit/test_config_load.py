@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pipeline.config import (
     EXAMPLE,
     BigQuerySource,
+    ColumnConfig,
     Config,
     CustomerioDestination,
     FileDestination,
@@ -151,7 +152,7 @@ def test_everything_at_once(folder: Path) -> None:
     assert destination.api_key.get_secret_value() == "key"
     assert destination.endpoint == "https://proxy.example/cdp"
     users = config.syncs["users"]
-    assert users.columns == {"ip_address": "context.ip", "notes": None}
+    assert users.columns == {"ip_address": ColumnConfig(to="context.ip"), "notes": None}
     assert (users.lookback, users.max_rejected) == (300, "0.5%")
     assert config.metrics.port == 0
 

@@ -276,7 +276,7 @@ def test_rows_without_ids_become_dead_letters_and_leave_their_neighbours_alone()
     assert [payloads.row(index) for index in range(2)] == [100, 103]
     assert [(letter.stream, letter.row, letter.reason) for letter in payloads.invalid] == [
         (2, 101, "missing_id"),
-        (2, 102, "missing_id"),
+        (2, 102, "empty_id"),
     ]
     assert json.loads(payloads.invalid[0].payload)["traits"] == {"x": 2}
 

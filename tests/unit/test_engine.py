@@ -119,6 +119,7 @@ class MemoryStore:
         self.checkpoints: dict[tuple[str, int], int] = {}
         self.results: list[Result] = []
         self.commit_fault: Exception | None = None
+        self.letter_faults: list[Exception] = []
 
     def begin(self, sync: str, fingerprint: str, *, full: bool = False) -> OpenRun:
         self.log.append(("begin", full))
@@ -151,8 +152,10 @@ class MemoryStore:
     def add_dead_letters(
         self, run: OpenRun, destination: str, letters: Sequence[DeadLetter]
     ) -> None:
+        if self.letter_faults:
+            raise self.letter_faults.pop()
         self.log.append(("letters", [(x.stream, x.row) for x in letters]))
-        self.letters += letters
+        self.letters += [x for x in letters if x not in self.letters]
 
     def commit(
         self, run: OpenRun, checkpoints: Mapping[tuple[str, int], int], counts: Mapping[str, Counts]
@@ -179,6 +182,7 @@ class MemoryDeliverer:
     def __init__(self, behave: Callable[[Batch], Any] = lambda _batch: None) -> None:
         self.behave = behave
         self.delivered: list[tuple[int, int]] = []
+        self.sent = Counts()
 
     async def deliver(self, batch: Batch) -> Delivery:
         rejected = self.behave(batch)
@@ -191,7 +195,8 @@ class MemoryDeliverer:
         self.delivered += [
             (x.stream, x.row) for x in refuse(batch.slices, "", "") if x.row not in bad
         ]
-        return Delivery(batch=batch, rejections=letters, requests=1, bytes_sent=batch.nbytes)
+        self.sent += Counts(requests=1, bytes_sent=batch.nbytes)
+        return Delivery(batch=batch, rejections=letters)
 
 
 LIMITS = Limits(payload_bytes=1_000, batch_bytes=5_000, batch_rows=4)
@@ -207,7 +212,7 @@ async def run(
     tolerates: Callable[[int, int], bool] = lambda _bad, _read: True,
     drain: float = 5.0,
     call: Call = Call.IDENTIFY,
-    buffer_bytes: int = 20_000,
+    buffer_bytes: int = 200_000,
 ) -> RunReport:
     heard = [] if events is None else events
     parts = RunParts(
@@ -487,10 +492,10 @@ async def test_memory_is_bounded_by_the_budget() -> None:
         MemoryStore(),
         {"api": MemoryDeliverer(wait)},
         events=events,
-        buffer_bytes=15_000,
+        buffer_bytes=60_000,
     )
     most = max(event.nbytes for event in events if isinstance(event, Buffered))
-    assert 10_000 < most <= 15_000
+    assert 10_000 < most <= 60_000
 
 
 async def test_a_huge_frame_is_encoded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,3 +520,72 @@ async def test_a_huge_frame_is_encoded_in_pieces(monkeypatch: pytest.MonkeyPatch
     assert sorted(api.delivered) == [row for row in everything([23]) if row[1] not in {3, 4, 22}]
     assert [x.row for x in store.letters] == [3, 4, 22]
     assert store.checkpoints == {("api", 0): 23}
+
+
+async def test_dead_letters_that_could_not_be_written_are_written_by_the_next_commit() -> None:
+    source, store = MemorySource([20], bad=frozenset({2, 3, 11}), hang_at=(0, 15)), MemoryStore()
+    store.letter_faults = [StateError("locked")]
+    report = await run(source, store, {"api": MemoryDeliverer()})
+    # The commit in mid-run failed and ended the run; the last one made up for it.
+    assert (report.exit_code, str(report.error)) == (75, "locked")
+    covered = {row for row in (2, 3, 11) if row < store.checkpoints.get(("api", 0), 0)}
+    assert covered <= {letter.row for letter in store.letters}
+    source.hang_at = None
+    report = await run(source, store, {"api": MemoryDeliverer()})
+    assert sorted(letter.row for letter in store.letters) == [2, 3, 11]
+    assert (report.destinations["api"].delivered, report.destinations["api"].dead_lettered) == (
+        17,
+        3,
+    )
+
+
+async def test_a_stop_is_heard_after_the_last_row_is_read() -> None:
+    stop = asyncio.Event()
+
+    async def stuck(_batch: Batch) -> None:
+        asyncio.get_running_loop().call_later(0.02, stop.set)
+        await asyncio.Event().wait()
+
+    store = MemoryStore()
+    report = await run(
+        MemorySource([3]), store, {"api": MemoryDeliverer(stuck)}, stop=stop, drain=0.0
+    )
+    assert (report.exit_code, store.results) == (75, [Result.INTERRUPTED])
+
+
+async def test_failed_runs_do_not_count_a_row_twice() -> None:
+    def down(_batch: Batch) -> None:
+        raise DestinationError("down")
+
+    source, store = MemorySource([10], bad=frozenset({1, 8})), MemoryStore()
+    api = MemoryDeliverer(down)
+    for _ in range(4):
+        report = await run(source, store, {"api": api}, tolerates=lambda bad, _rows: bad <= 2)
+        assert report.exit_code == 75
+    api.behave = lambda _batch: None
+    report = await run(source, store, {"api": api}, tolerates=lambda bad, _rows: bad <= 2)
+    counts = report.destinations["api"]
+    assert (counts.read, counts.delivered, counts.dead_lettered) == (10, 8, 2)
+
+
+async def test_an_old_window_may_expire_in_every_new_process() -> None:
+    store = MemoryStore()
+    store.open = OpenRun(
+        id="old",
+        sync="users",
+        window=WINDOW,
+        fingerprint="f",
+        attempt=9,
+        reading=None,
+        checkpoints={},
+        counts={},
+        resumed=True,
+    )
+    gone = [ReadingExpired("expired")]
+
+    def fault(_stream: int, _row: int) -> None:
+        if gone:
+            raise gone.pop()
+
+    report = await run(MemorySource([5], fault=fault), store, {"api": MemoryDeliverer()})
+    assert report.result is Result.COMPLETE

@@ -22,6 +22,7 @@ WAITING = (
     "pipeline/source/read.py",
     "pipeline/source/bigquery.py",
     "pipeline/source/file.py",
+    "pipeline/source/threads.py",
 )
 
 

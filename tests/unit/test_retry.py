@@ -19,7 +19,7 @@ THROTTLE = Verdict(action=Action.RETRY, throttled=True)
         (0, THROTTLE, 0.5, 1),
         (50, THROTTLE, 5, 10),
         (3, Verdict(action=Action.RETRY, after=20), 20, 22),
-        (3, Verdict(action=Action.RETRY, after=0), 0, 0),
+        (3, Verdict(action=Action.RETRY, after=0), 0, 8),
     ],
 )
 def test_waits_grow_within_their_bounds(

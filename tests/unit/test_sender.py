@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,18 @@ import pytest
 from pipeline.destination.verdicts import judge
 from pipeline.errors import CredentialsError, DestinationError, DestinationRefused, TooManyRejected
 from pipeline.events import Event, Throttled
-from pipeline.model import Answer, Batch, Envelope, Limits, Payloads, Request, Slice, Span, Verdict
+from pipeline.model import (
+    Answer,
+    Batch,
+    Counts,
+    Envelope,
+    Limits,
+    Payloads,
+    Request,
+    Slice,
+    Span,
+    Verdict,
+)
 from pipeline.send.limiter import Limiter
 from pipeline.send.retry import RetryPolicy
 from pipeline.send.sender import Sender
@@ -114,10 +126,11 @@ def scripted(*answers: Answer) -> Callable[[list[int]], Answer]:
 
 async def test_a_batch_is_delivered_in_one_request() -> None:
     api = Api(lambda _rows: Answer(status=202))
-    delivery = await sender(api, Clock()).deliver(batch(5))
+    one = sender(api, Clock())
+    delivery = await one.deliver(batch(5))
     assert api.posts == [[0, 1, 2, 3, 4]]
-    assert (delivery.requests, delivery.retries, delivery.rejections) == (1, 0, ())
-    assert delivery.bytes_sent == len("[0,1,2,3,4]")
+    assert delivery.rejections == ()
+    assert one.sent == Counts(requests=1, bytes_sent=len("[0,1,2,3,4]"))
 
 
 @pytest.mark.parametrize(
@@ -134,14 +147,15 @@ async def test_only_the_bad_rows_are_rejected(
     rows: int, bad: Iterable[int], most_requests: int
 ) -> None:
     api = Api(refusing(bad))
-    delivery = await sender(api, Clock()).deliver(batch(rows))
+    one = sender(api, Clock())
+    delivery = await one.deliver(batch(rows))
     assert [letter.row for letter in sorted(delivery.rejections, key=lambda x: x.row)] == list(bad)
     assert {letter.reason for letter in delivery.rejections} == {"rejected_400"}
     assert {letter.message for letter in delivery.rejections} == {"because"}
     assert all(letter.payload == b"%d" % letter.row for letter in delivery.rejections)
     accepted = [row for post in api.posts if not set(post) & set(bad) for row in post]
     assert sorted(accepted) == [row for row in range(rows) if row not in set(bad)]
-    assert delivery.requests == len(api.posts) <= most_requests
+    assert one.sent.requests == len(api.posts) <= most_requests
 
 
 async def test_all_rows_bad_is_nobodys_fault_and_halts_soon() -> None:
@@ -164,8 +178,9 @@ async def test_too_large_is_split_by_halves_until_it_fits() -> None:
 async def test_passing_faults_are_tried_again(status: int) -> None:
     api = Api(scripted(*[Answer(status=status, error="reset")] * 3, Answer(status=200)))
     clock = Clock()
-    delivery = await sender(api, clock).deliver(batch(3))
-    assert (delivery.requests, delivery.retries) == (4, 3)
+    one = sender(api, clock)
+    await one.deliver(batch(3))
+    assert (one.sent.requests, one.sent.retries) == (4, 3)
     assert len(clock.slept) == 3
 
 
@@ -189,9 +204,50 @@ async def test_refusals_of_the_request_halt_at_once(status: int, error: type[Exc
 
 async def test_the_deadline_ends_the_run_and_names_the_remedy() -> None:
     clock = Clock()
-    with pytest.raises(DestinationError, match=r"60 s \(connect\).*run again"):
-        await sender(Api(lambda _r: Answer(status=0, error="connect")), clock).deliver(batch(3))
-    assert clock.now <= 60
+    one = sender(Api(lambda _r: Answer(status=0, error="connect")), clock)
+    with pytest.raises(DestinationError, match=r"\(connect\).*60 s.*run again"):
+        await one.deliver(batch(3))
+    assert clock.now == 60  # to the end, and not beyond it
+    assert one.sent.requests == one.sent.retries + 1
+
+
+async def test_a_wish_beyond_the_deadline_is_not_waited_for() -> None:
+    clock = Clock()
+    api = Api(lambda _r: Answer(status=503, retry_after="90"))
+    with pytest.raises(DestinationError, match="asks for 90 s"):
+        await sender(api, clock).deliver(batch(3))
+    assert (clock.now, len(api.posts)) == (0, 1)
+
+
+async def test_a_wish_for_no_wait_does_not_become_a_storm() -> None:
+    clock = Clock()
+    api = Api(lambda _r: Answer(status=503, retry_after="0"))
+    with pytest.raises(DestinationError):
+        await sender(api, clock).deliver(batch(3))
+    assert len(api.posts) < 60
+
+
+async def test_waiting_for_a_turn_is_no_failure() -> None:
+    clock = Clock()
+    one = sender(
+        Api(scripted(Answer(status=503), Answer(status=200))), clock, limiter=Limiter(rows=0.01)
+    )
+    one._limiter.take(0.0, 10)  # the next one may go in 1,000 s
+    await one.deliver(batch(1))
+    assert clock.now > 1_000
+
+
+async def test_nothing_leaves_during_a_pause_or_faster_than_the_rate_after_it() -> None:
+    clock, left = Clock(), []
+
+    def answer(_rows: list[int]) -> Answer:
+        left.append(clock.now)
+        return Answer(status=429, retry_after="5") if len(left) == 1 else Answer(status=200)
+
+    one = sender(Api(answer), clock, limiter=Limiter(requests=10.0), concurrency=1)
+    await asyncio.gather(*(one.deliver(batch(2)) for _ in range(30)))
+    assert not [at for at in left[1:] if at < 5.0]
+    assert all(b - a >= 0.0999 for a, b in pairwise(left))
 
 
 async def test_retry_after_pauses_every_sender() -> None:
@@ -226,7 +282,8 @@ async def test_permits_bound_what_is_in_flight_and_are_not_held_while_waiting() 
     await tried.wait()
     await one.deliver(batch(2))  # gets the permit while the first one backs off
     gate.set()
-    assert (await waiting).retries == 1
+    await waiting
+    assert one.sent.retries == 1
 
     api = Api(lambda _rows: Answer(status=200))
     many = sender(api, clock, concurrency=3)
@@ -257,4 +314,5 @@ async def test_a_cancelled_delivery_gives_its_permit_back() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     blocked.set()
-    assert (await one.deliver(batch(1))).requests == 1
+    await one.deliver(batch(1))
+    assert one.sent.requests == 1
