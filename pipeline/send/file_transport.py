@@ -9,8 +9,8 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from pipeline.errors import DestinationError, DestinationRefused
 from pipeline.model import Answer, Request
@@ -27,7 +27,7 @@ class FileTransport:
 
     def __init__(self, path: Path, *, append: bool) -> None:
         self._path, self._append = path, append
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
@@ -45,7 +45,7 @@ class FileTransport:
             await asyncio.to_thread(self._file.close)
             self._file = None
 
-    async def _in_turn(self, work: Callable[..., None], *arguments: bytes) -> None:
+    async def _in_turn(self, work: Callable[..., object], *arguments: bytes) -> None:
         async with self._turn:
             try:
                 await asyncio.to_thread(work, *arguments)
@@ -56,31 +56,32 @@ class FileTransport:
                     "destination's path, and run again."
                 ) from error
 
-    def _open(self) -> None:
+    def _open(self) -> FileIO:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("r+b" if self._append and self._path.exists() else "wb")
-        self._file.seek(_end_of_lines(self._file))
-        self._file.truncate()
+        mode = "r+b" if self._append and self._path.exists() else "wb"
+        # Unbuffered: what could not be written must not be written later after all.
+        file = self._path.open(mode, buffering=0)
+        file.seek(_end_of_lines(file))
+        file.truncate()
+        self._file = file
+        return file
 
     def _write(self, body: bytes) -> None:
-        if self._file is None:
-            self._open()
-        assert self._file is not None  # noqa: S101 - opened just now
-        whole = self._file.tell()
+        file = self._file or self._open()
+        whole = file.tell()
         try:
-            self._file.write(body)
-            self._file.flush()
+            left = memoryview(body)
+            while left:
+                left = left[file.write(left) :]
             if self._append:
-                os.fsync(self._file.fileno())
+                os.fsync(file.fileno())
         except OSError:
-            # A new handle: the old one would write the rest of its buffer after all.
-            self._file = self._path.open("r+b")
-            self._file.truncate(whole)
-            self._file.seek(whole)
+            file.truncate(whole)
+            file.seek(whole)
             raise
 
 
-def _end_of_lines(file: BinaryIO) -> int:
+def _end_of_lines(file: FileIO) -> int:
     """Where the last whole line ends."""
     at = file.seek(0, os.SEEK_END)
     while at > 0:

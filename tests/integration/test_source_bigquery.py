@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from google.api_core.exceptions import GoogleAPICallError
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
@@ -305,3 +306,35 @@ async def test_a_table_that_is_gone_expires_the_reading(service: Service) -> Non
     with pytest.raises(ReadingExpired):
         await read(source, lost, 0)
     await source.close()
+
+
+async def test_jobs_that_failed_before_do_not_keep_the_next_from_running(service: Service) -> None:
+    source = service.source("SELECT 1 AS userId")
+    for number in range(6):
+        config = bigquery.QueryJobConfig()
+        with pytest.raises(GoogleAPICallError):
+            await asyncio.to_thread(
+                lambda n=number, c=config: service.client.query(
+                    "SELECT 1 / 0 AS x", job_id=f"key_{n}", job_config=c, job_retry=None
+                ).result(job_retry=None)
+            )
+    reading = await source.start(WINDOW, "key")
+    await source.close()
+    assert reading.details["job"].endswith("key_6")
+
+
+async def test_a_result_that_is_gone_when_the_session_is_made_expires_the_reading() -> None:
+    async with running("- {on: create_read_session, times: always, do: {error: NOT_FOUND}}") as one:
+        source = one.source("SELECT 1 AS userId")
+        with pytest.raises(ReadingExpired, match="result is gone"):
+            await source.start(WINDOW, "key")
+        await source.close()
+
+
+async def test_a_missing_role_for_sessions_is_told_with_the_role() -> None:
+    plan = "- {on: create_read_session, do: {error: PERMISSION_DENIED}}"
+    async with running(plan) as one:
+        source = one.source("SELECT 1 AS userId")
+        with pytest.raises(CredentialsError, match=r"roles/bigquery\.readSessionUser"):
+            await source.start(WINDOW, "key")
+        await source.close()

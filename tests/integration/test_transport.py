@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import resource
+import signal
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +15,7 @@ import aiohttp
 import pytest
 from aioresponses import aioresponses
 
-from pipeline.errors import DestinationError
+from pipeline.errors import DestinationRefused
 from pipeline.model import Request
 from pipeline.send.file_transport import FileTransport
 from pipeline.send.transport import HttpTransport
@@ -204,5 +206,38 @@ async def test_files_take_bodies_in_turn(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_can_not_be_written_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DestinationError, match="can't be written"):
+    with pytest.raises(DestinationRefused, match="can't be written"):
         await FileTransport(tmp_path, append=True).post(Request(url="", headers={}, body=b"a\n"))
+
+
+async def test_a_full_disk_leaves_whole_lines_and_is_for_trying_again(tmp_path: Path) -> None:
+    path = tmp_path / "out.ndjson"
+    one = FileTransport(path, append=True)
+    await one.post(Request(url="", headers={}, body=b"first\n"))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limit[1]))
+    try:
+        with pytest.raises(DestinationRefused, match="can't be written"):  # EFBIG, not ENOSPC
+            await one.post(Request(url="", headers={}, body=b"x" * 100 + b"\n"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == b"first\n"
+    await one.post(Request(url="", headers={}, body=b"second\n"))
+    await one.close()
+    assert path.read_bytes() == b"first\nsecond\n"
+
+
+@pytest.mark.parametrize(
+    ("left", "kept"),
+    [(b"", b""), (b"whole\n", b"whole\n"), (b"whole\nhal", b"whole\n"), (b"x" * 70_000, b"")],
+)
+async def test_half_a_line_of_a_crash_is_cut_off(tmp_path: Path, left: bytes, kept: bytes) -> None:
+    path = tmp_path / "out.ndjson"
+    path.write_bytes(left)
+    one = FileTransport(path, append=True)
+    await one.open()
+    await one.post(Request(url="", headers={}, body=b"new\n"))
+    await one.close()
+    assert path.read_bytes() == kept + b"new\n"
