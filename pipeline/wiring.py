@@ -90,7 +90,7 @@ async def run_sync(
             source=source,
             routes=routes,
             encoder=lambda route, window, schema: _encoder(
-                name, sync, route.destination, window, schema
+                config, name, route.destination, window, schema
             ),
             ledger=Ledger,
             store=store,
@@ -128,7 +128,7 @@ async def preview_sync(config: Config, name: str, *, rows: int = 10, full: bool 
             bytes_processed=scan.bytes_processed,
             table=table,
             rows=_preview_rows(
-                _encoder(name, sync, destination, window, table.schema), table, destination
+                _encoder(config, name, destination, window, table.schema), table, destination
             ),
         )
 
@@ -250,8 +250,9 @@ def _destination(config: Config, target: str) -> Destination:
 
 
 def _encoder(
-    name: str, sync: SyncConfig, destination: Destination, window: Window, schema: pa.Schema
+    config: Config, name: str, destination: Destination, window: Window, schema: pa.Schema
 ) -> CallEncoder:
+    sync = config.syncs[name]
     return CallEncoder(
         sync=name,
         call=sync.call,
@@ -266,6 +267,7 @@ def _encoder(
             constants=sync.constants,
             times=sync.times,
             omit_nulls=sync.nulls == "omit",
+            trusted_json=isinstance(config.sources[sync.source], BigQuerySource),
         ),
         separator=destination.envelope.separator,
         payload_bytes=destination.limits.payload_bytes,

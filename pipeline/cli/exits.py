@@ -72,7 +72,8 @@ def _tell_usage(error: typer.TyperException) -> None:
 def tell(error: PipelineError, about: str = "") -> None:
     """Say on stderr what happened; about: the sync, when the message can't know it."""
     console = stderr()
-    head = f"retl: {about}: " if about else "retl: "
+    known = not about or str(error).startswith(f"sync {about}: ")
+    head = "retl: " if known else f"retl: {about}: "
     faults = error.faults if isinstance(error, ConfigError) else ()
     if not faults:
         console.print(Text.assemble((head, "bold red"), plain(str(error))))

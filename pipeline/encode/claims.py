@@ -13,6 +13,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.encode.scalars import json_text
 from pipeline.encode.validity import Validity
 from pipeline.model import Reason
 
@@ -39,10 +40,11 @@ def proven(claim: Claim, text: pa.StringArray, validity: Validity) -> pa.StringA
         bad, reason = _not_number(text), Reason.INVALID_NUMBER
     else:
         bad, reason = pc.equal(pc.binary_length(text), 0), Reason.INVALID_NUMBER
-    if bad is None or not pc.any(bad, min_count=0).as_py():
-        return text
-    validity.refuse(bad, reason)
-    return pc.if_else(bad.fill_null(False), _NULL, text)  # noqa: FBT003 - a value, not a flag
+    if bad is not None and pc.any(bad, min_count=0).as_py():
+        validity.refuse(bad, reason)
+        text = pc.if_else(bad.fill_null(False), _NULL, text)  # noqa: FBT003 - a value, not a flag
+    # Only now: a line break inside of a string is no JSON, elsewhere it is white space.
+    return json_text(text) if claim is Claim.JSON else text
 
 
 def _not_number(text: pa.StringArray) -> pa.BooleanArray:

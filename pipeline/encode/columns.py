@@ -90,6 +90,16 @@ def is_object(field: pa.Field) -> bool:
     return _is_json(field) or pa.types.is_struct(field.type)
 
 
+def holds_json(field: pa.Field) -> bool:
+    """Whether the column is JSON, or has JSON somewhere inside."""
+    if _is_json(field):
+        return True
+    kind = field.type
+    if isinstance(kind, pa.BaseExtensionType) or not pa.types.is_nested(kind):
+        return False
+    return any(holds_json(kind.field(index)) for index in range(kind.num_fields))
+
+
 def _is_json(field: pa.Field) -> bool:
     if isinstance(field.type, pa.BaseExtensionType):
         return bool(field.type.extension_name in {"arrow.json", "google:sqlType:json"})

@@ -137,7 +137,8 @@ class CallEncoder:
         if user is None or email is None:
             return missing
         known = _empty_to_null(email.converter.convert(batch.column(email.column))).is_valid()
-        by_email = pc.and_(missing, pc.and_(batch.column(user.column).is_valid(), known))
+        given = user.converter.convert(batch.column(user.column))  # null for NaN too
+        by_email = pc.and_(missing, pc.and_(given.is_valid(), known))
         fields["userId"] = pc.if_else(by_email, "", fields["userId"])
         return pc.and_not(missing, by_email)
 

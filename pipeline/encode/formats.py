@@ -134,7 +134,7 @@ def _number(field: pa.Field, _form: str) -> _Found:
 
 def _json(field: pa.Field, _form: str) -> _Found:
     if is_text(field.type):
-        return converter(field, as_json=True), Claim.JSON
+        return Converter(lambda column: column.cast(pa.string()), quoted=False), Claim.JSON
     return (converter(field), None) if pa.types.is_null(field.type) else None
 
 

@@ -23,7 +23,14 @@ from pipeline.encode.calls import (
     Requirement,
 )
 from pipeline.encode.claims import Claim
-from pipeline.encode.columns import Converter, converter, is_object, is_text, json_literal
+from pipeline.encode.columns import (
+    Converter,
+    converter,
+    holds_json,
+    is_object,
+    is_text,
+    json_literal,
+)
 from pipeline.encode.formats import field_of, formatted, seconds_to_iso
 from pipeline.encode.places import Path, Taken, aliased, locate, read_constants
 from pipeline.errors import ConfigError, Fault
@@ -49,6 +56,7 @@ class Rules:
     constants: place -> a JSON value that every payload gets.
     times: unix, unix_ms or iso8601, inside traits and properties.
     omit_nulls: leave null traits out instead of sending null.
+    trusted_json: the source vouches that columns of type JSON hold JSON, as BigQuery does.
     """
 
     columns: Mapping[str, str | ColumnRule | None] = field(default_factory=dict)
@@ -56,6 +64,7 @@ class Rules:
     constants: Mapping[str, object] = field(default_factory=dict)
     times: str = "unix"
     omit_nulls: bool = False
+    trusted_json: bool = True
 
 
 @dataclass(slots=True)
@@ -278,6 +287,8 @@ class _Compiler:
         try:
             if form is None:
                 convert, claim = converter(column, times=self._rules.times), None
+                if holds_json(column) and not self._rules.trusted_json:
+                    claim = Claim.JSON
             else:
                 convert, claim = formatted(column, form)
         except ConfigError as error:

@@ -97,7 +97,7 @@ def _as_doubles(column: pa.Array) -> npt.NDArray[np.float64] | None:
     scale = column.type.scale
     if (high != low >> 63).any():
         return None
-    if scale > _SPARE_DIGITS and max(low.max(), -low.min()) >= _EXACT:
+    if scale > _SPARE_DIGITS and max(int(low.max()), -int(low.min())) >= _EXACT:
         # Often the last digits of a NUMERIC are not used.
         low, rest = low // 10**_SPARE_DIGITS, low % 10**_SPARE_DIGITS
         scale -= _SPARE_DIGITS

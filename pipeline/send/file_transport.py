@@ -58,9 +58,9 @@ class FileTransport:
 
     def _open(self) -> FileIO:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        mode = "r+b" if self._append and self._path.exists() else "wb"
+        mode = "r+" if self._append and self._path.exists() else "w+"
         # Unbuffered: what could not be written must not be written later after all.
-        file = self._path.open(mode, buffering=0)
+        file = FileIO(self._path, mode)
         file.seek(_end_of_lines(file))
         file.truncate()
         self._file = file

@@ -241,7 +241,7 @@ def test_each_sync_ends_by_itself_and_the_worst_code_counts(here: Project) -> No
     codes = {name: one["exit_code"] for name, one in ended.items()}
     assert codes == {"strict": 65, "nothing": 0, "wrong_call": 78, "down": 75}
     assert done.returncode == 78
-    assert "retl: strict:" in done.stderr
+    assert "retl: sync strict: " in done.stderr
     assert here.retl("run", "strict", "down").returncode == 65
     assert here.retl("run", "down").returncode == 75
 

@@ -105,7 +105,7 @@ def check(
 
 
 @pytest.mark.slow
-@examples(500)
+@examples(500, least=300)
 @given(
     frames=st.lists(FRAME, max_size=8),
     envelope=ENVELOPES,
@@ -147,7 +147,7 @@ def texts(draw: st.DrawFn) -> list[tuple[str | None, str]]:
 
 
 @pytest.mark.slow
-@examples(500)
+@examples(500, least=300)
 @given(
     rows=texts(),
     envelope=ENVELOPES,

@@ -28,10 +28,10 @@ _CI = 2_000
 _MAIN = int(os.environ.get("RETL_TEST_EXAMPLES", _CI))
 
 
-def examples(count: int) -> settings:
-    """Settings of a property that draws `count` examples in CI."""
+def examples(count: int, *, least: int = 1) -> settings:
+    """Settings of a property that draws `count` examples in CI, and never fewer than `least`."""
     return settings(
-        max_examples=max(1, count * _MAIN // _CI),
+        max_examples=max(least, count * _MAIN // _CI),
         deadline=None,
         derandomize=_MAIN <= _CI,
         print_blob=True,
@@ -111,7 +111,9 @@ PLAIN_FLOATS = st.one_of(
     st.integers(-(10**6), 10**6).map(float),
 )
 PLAIN_DECIMALS = st.one_of(
-    st.integers(-(10**15), 10**15), st.integers(-999, 999).map(lambda number: number * 10**7)
+    st.integers(-(10**15), 10**15),
+    st.integers(-(10**15), 10**15).map(lambda number: number * 10**6),
+    st.integers(-999, 999).map(lambda number: number * 10**7),
 ).map(lambda number: exact(number, 9))
 DATES = st.dates()
 TIMES = st.one_of(st.sampled_from([dt.time.min, dt.time.max]), st.times())
@@ -121,7 +123,7 @@ BYTES = st.one_of(st.sampled_from([b"", b"\0", b"\xff\xfe"]), st.binary(max_size
 def _decimals(digits: int, scale: int, most: int) -> st.SearchStrategy[Decimal]:
     """Exactly; near the limits, near zero and with few digits as often as anywhere."""
     numbers = st.one_of(
-        st.sampled_from([0, 1, -1, most, -most, 10**scale, -(10 ** (scale - 1))]),
+        st.sampled_from([0, 1, -1, most, -most, 10**scale, -(10 ** (scale - 1)), -(2**63)]),
         st.integers(-(10**digits) + 1, 10**digits - 1),
         st.integers(-999, 999).map(lambda number: number * 10 ** (scale - 2)),
         st.integers(-(10**scale), 10**scale),
@@ -139,6 +141,7 @@ _INTERVALS = st.builds(
     st.integers(-120_000, 120_000),
     st.integers(-3_660_000, 3_660_000),
     st.one_of(
+        st.integers(-(10**6), 10**6).map(lambda number: number * 10**9),
         st.integers(-(2**63), 2**63 - 1),
         st.integers(-(10**6), 10**6).map(lambda number: number * 10**6),
     ),
@@ -154,6 +157,7 @@ _DUMPS: Sequence[dict[str, Any]] = (
     {"ensure_ascii": False, "separators": (",", ":")},
     {"ensure_ascii": True},
     {"ensure_ascii": False, "indent": 1},
+    {"ensure_ascii": False, "separators": (",\r", ":\r\n")},
 )
 
 

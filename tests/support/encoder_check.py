@@ -89,4 +89,5 @@ def check(case: Case, first: int = 0) -> None:
         tail = [',"messageId":"', *expected.top.get("messageId", [hashed]), '"}']
         assert match(tail, text, end) == len(text)
         assert orjson.loads(payload)["type"] == case.call
-        json.loads(text, object_pairs_hook=no_duplicates)
+        if not case.json:  # what a column holds is sent as it is, its own duplicates too
+            json.loads(text, object_pairs_hook=no_duplicates)

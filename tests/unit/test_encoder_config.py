@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
-from encoded import encode, reasons, rows, texts, traits
+from encoded import JSON, encode, reasons, rows, texts, traits
 
 from pipeline.config.models import ColumnConfig
 from pipeline.encode.formats import FORMATS
@@ -692,3 +692,36 @@ def test_bytes_that_are_not_utf8_are_the_sources_to_find() -> None:
     data = bytes(encode({"userId": ["u"], "x": broken}).data)
     with pytest.raises(UnicodeDecodeError):
         data.decode()
+
+
+# ------------------------------------------------------------------------------- trust
+
+INJECTION = '1},"userId":"root","x":{"a":1'
+BROKEN = ['{"ok":[1]}', "{bad", "", "NaN", INJECTION, None]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(BROKEN, pa.string()),
+        pa.ExtensionArray.from_storage(pa.json_(), pa.array(BROKEN, pa.string())),
+        pa.array(BROKEN).dictionary_encode(),
+    ],
+    ids=["sql type", "arrow.json", "dictionary"],
+)
+def test_json_of_a_source_that_does_not_vouch_for_it_is_checked(column: pa.Array) -> None:
+    found = encode(
+        {"userId": ["a"] * len(column), "doc": column}, json_type=["doc"], trusted_json=False
+    )
+    assert [row["traits"]["doc"] for row in rows(found)] == [{"ok": [1]}, None]
+    assert [letter.row for letter in found.invalid] == [1, 2, 3, 4]
+    assert {letter.reason for letter in found.invalid} == {Reason.INVALID_JSON}
+
+
+def test_json_inside_of_a_struct_is_checked_too() -> None:
+    inner = pa.StructArray.from_arrays(
+        [pa.array(["{}", "}"])], fields=[pa.field("doc", pa.string(), metadata=JSON)]
+    )
+    found = encode({"userId": ["a", "b"], "s": inner}, trusted_json=False)
+    assert [row["traits"] for row in rows(found)] == [{"s": {"doc": {}}}]
+    assert [letter.row for letter in found.invalid] == [1]
