@@ -66,6 +66,10 @@ def _split(text: str) -> SplitResult | None:
     return url if url.hostname and bare and not re.search(r"\s", text) else None
 
 
+# What Google's library needs of a key.
+_KEY_FIELDS = ("type", "client_email", "private_key", "token_uri")
+
+
 def service_account(secret: SecretStr) -> SecretStr:
     """The text of a service account's JSON key."""
     text = secret.get_secret_value().strip()
@@ -82,6 +86,11 @@ def service_account(secret: SecretStr) -> SecretStr:
     if not isinstance(key, dict):
         # `from None` is implied: the decoder's own message would quote the text.
         raise wrong("This is not the JSON text of a key.", remedy)
+    missing = [name for name in _KEY_FIELDS if not key.get(name)]
+    if missing:
+        raise wrong(f"The key lacks {', '.join(missing)}.", f"Download it again. {remedy}")
+    if key.get("type") != "service_account":
+        raise wrong("This is not the key of a service account.", remedy)
     return SecretStr(text)
 
 

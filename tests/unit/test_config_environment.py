@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -387,7 +388,8 @@ def test_no_file_that_is_inserted_is_ever_shown(tmp_path: Path) -> None:
 
 
 def test_a_loaded_configuration_hides_its_secrets(tmp_path: Path) -> None:
-    (tmp_path / "key").write_text(f'{{"private_key": "{SECRET}"}}\n')
+    key = {"type": "service_account", "client_email": "a@b", "token_uri": "https://t"}
+    (tmp_path / "key").write_text(json.dumps(key | {"private_key": SECRET}) + "\n")
     text = BASE.replace("project: p", "project: p, credentials: '${file:key}'")
     config = load(tmp_path, text.replace("api_key: k", "api_key: '${X}'"), {"X": SECRET})
     assert SECRET not in repr(config)
@@ -396,3 +398,28 @@ def test_a_loaded_configuration_hides_its_secrets(tmp_path: Path) -> None:
     assert isinstance(source, BigQuerySource)
     assert source.credentials is not None
     assert SECRET in source.credentials.get_secret_value()
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ({"type": "service_account", "private_key": SECRET}, "lacks client_email, token_uri"),
+        (
+            {
+                "type": "authorized_user",
+                "client_email": "a@b",
+                "private_key": SECRET,
+                "token_uri": "t",
+            },
+            "not the key of a service account",
+        ),
+    ],
+)
+def test_half_a_key_is_found_before_it_is_used(
+    tmp_path: Path, key: dict[str, str], said: str
+) -> None:
+    (tmp_path / "key").write_text(json.dumps(key))
+    text = BASE.replace("project: p", "project: p, credentials: '${file:key}'")
+    found = "".join(map(str, faults(tmp_path, text, {})))
+    assert said in found
+    assert SECRET not in found

@@ -123,7 +123,8 @@ def test_everything_at_once(folder: Path) -> None:
                 "type": "bigquery",
                 "project": "p",
                 "location": "EU",
-                "credentials": ' {"type": "service_account"}\n',
+                "credentials": ' {"type": "service_account", "client_email": "a@b", '
+                '"private_key": "k", "token_uri": "https://t"}\n',
                 "maximum_bytes_billed": "1GiB",
                 "labels": {"team": "growth", "cost-centre": "", "größe": "x_1"},
                 "endpoint": "http://127.0.0.1:9050/",
