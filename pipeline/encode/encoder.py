@@ -25,7 +25,8 @@ from pipeline.encode.calls import (
     Requirement,
 )
 from pipeline.encode.claims import proven
-from pipeline.encode.layout import Layout, Rules, compile_layout
+from pipeline.encode.compiler import compile_layout
+from pipeline.encode.layout import Layout, Rules
 from pipeline.encode.message_id import DIGITS, PLACEHOLDER, event_seed, message_ids, window_seed
 from pipeline.encode.objects import ObjectWriter
 from pipeline.encode.pieces import Pieces
