@@ -46,7 +46,10 @@ async def test_no_row_is_lost(
     # A user who came twice came under one messageId: the destination can tell.
     assert len({(call["userId"], call["messageId"]) for call in arrived}) == ROWS
     assert stats["unique_message_ids"] == ROWS
-    if not scenario["repeats"]:
-        assert len(arrived) == read == settled == ROWS
-    else:
-        assert len(arrived) > ROWS
+    match scenario["repeats"]:
+        case "none":
+            assert len(arrived) == read == settled == ROWS
+        case "some":
+            assert len(arrived) > ROWS
+        case "maybe":
+            assert len(arrived) >= settled >= ROWS

@@ -241,7 +241,7 @@ def test_the_reference_shows_the_keys_as_they_are_written() -> None:
 
 
 def test_a_sync_encodes_what_its_configuration_says(tmp_path: Path) -> None:
-    sync = load(
+    load(
         tmp_path,
         "columns: {seen: {to: context.seen, as: iso8601}, n: {as: number}, gone: null, a: b}\n"
         "constants: {event: Seen, integrations: {All: false}}\n",
@@ -250,7 +250,9 @@ def test_a_sync_encodes_what_its_configuration_says(tmp_path: Path) -> None:
         {"userId": ["u"], "seen": pa.array([0]), "n": ["5"], "gone": ["x"], "a": ["a"]}
     )
     destination = File(name="out")
-    encoder = _encoder("users", sync, destination, Window(start=0, sequence=1), batch.schema)
+    config = load_config(tmp_path / "retl.yml", {})
+    window = Window(start=0, sequence=1)
+    encoder = _encoder(config, "users", destination, window, batch.schema)
     payloads = encoder.encode(batch, Span(stream=0, first=0, rows=1))
     text = bytes(payloads.data).decode()
     assert text.startswith(
