@@ -195,16 +195,29 @@ class _Compiler:
         plain = pa.field(column.name, column.type)  # an id that is JSON is text all the same
         self._check_fits(name, plain, time=kind is Kind.TIME)
         try:
-            return Member(name, index, converter(plain, times="iso8601"), kind)
+            if isinstance(plain.type, pa.BaseExtensionType):
+                inner = converter(pa.field(column.name, plain.type.storage_type))
+                convert = Converter(
+                    lambda values: inner.convert(values.storage), quoted=inner.quoted
+                )
+            elif pa.types.is_date(plain.type) and kind is Kind.TIME:
+                convert, _ = formatted(plain, "iso8601")
+            else:
+                convert = converter(plain, times="iso8601")
+            return Member(name, index, convert, kind)
         except ConfigError as error:
             self._fault("query", str(error), "")
             return Member(name, index, _NOTHING, kind)
 
     def _check_fits(self, name: str, column: pa.Field, *, time: bool = False) -> None:
-        kind = column.type
-        if not (
-            (pa.types.is_temporal(kind) or is_text(kind)) if time else not pa.types.is_nested(kind)
-        ):
+        kind, types = column.type, pa.types
+        if isinstance(kind, pa.BaseExtensionType):
+            kind = kind.storage_type
+        if time:
+            fits = types.is_timestamp(kind) or types.is_date(kind) or is_text(kind)
+        else:
+            fits = not types.is_nested(kind)
+        if not fits:
             what = f"the column {column.name} is a {kind}, which can't be a {name}."
             self._fault("query", what, "Cast it in the query, or place it with `columns`.")
 

@@ -82,7 +82,7 @@ class CallEncoder:
         return _payloads(text, span, validity)
 
     def _field_texts(self, batch: pa.RecordBatch, validity: Validity) -> dict[str, pa.StringArray]:
-        """The unquoted text of every top-level string field; an empty id or name is null."""
+        """The unquoted text of every top-level string field; an empty one is null."""
         texts = {}
         for name, member in self._layout.fields.items():
             text = member.converter.convert(batch.column(member.column))
@@ -90,9 +90,7 @@ class CallEncoder:
                 text = proven(member.claim, text, validity)
             if self._id_bytes is not None and name in LIMITED_IDS:
                 validity.check_ids(text, self._id_bytes)
-            if member.kind is not Kind.TIME:
-                text = _empty_to_null(text)
-            texts[name] = text
+            texts[name] = _empty_to_null(text)
         if OBJECT_TYPE_FIELD in texts:
             texts[OBJECT_TYPE_FIELD] = texts[OBJECT_TYPE_FIELD].fill_null(OBJECT_TYPE_DEFAULT)
         return texts

@@ -104,7 +104,12 @@ def _holds_times(kind: pa.DataType) -> bool:
 
 def seconds_to_iso(column: pa.Array) -> pa.StringArray:
     """ISO 8601, empty for what is no Unix second of the years 1 to 9999."""
-    known = pc.and_(pc.greater_equal(column, _FIRST_SECOND), pc.less_equal(column, _LAST_SECOND))
+    if pa.types.is_uint64(column.type):  # beside which a negative number has no place
+        known = pc.less_equal(column, pa.scalar(_LAST_SECOND, pa.uint64()))
+    else:
+        known = pc.and_(
+            pc.greater_equal(column, _FIRST_SECOND), pc.less_equal(column, _LAST_SECOND)
+        )
     if pc.all(known, min_count=0).as_py():
         return unix_to_iso(column)
     text = unix_to_iso(pc.if_else(known, column, pa.scalar(None, column.type)))

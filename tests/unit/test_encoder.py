@@ -402,6 +402,9 @@ def test_a_traits_value_that_is_no_object_is_invalid() -> None:
         (pa.array([1_700_000_000]), "2023-11-14T22:13:20Z"),
         (pa.array(["2023-11-14T22:13:20Z"]), "2023-11-14T22:13:20Z"),
         (pa.array([None], pa.timestamp("us")), None),
+        (pa.array([""]), None),
+        (pa.array([dt.date(2023, 11, 14)]), "2023-11-14T00:00:00Z"),
+        (pa.array([1_700_000_000], pa.uint64()), "2023-11-14T22:13:20Z"),
     ],
 )
 def test_the_top_level_timestamp_is_iso(column: pa.Array, expected: str | None) -> None:
@@ -492,6 +495,12 @@ class TestMessageId:
             "no place for the column extra",
         ),
         (Call.IDENTIFY, {"userId": [[1]]}, Rules(), "userId is a list"),
+        (
+            Call.IDENTIFY,
+            {"userId": [1], "timestamp": pa.array([1], pa.time64("us"))},
+            Rules(),
+            "can't be a timestamp",
+        ),
         (Call.IDENTIFY, {"userId": [1], "context": ["x"]}, Rules(), "json_columns: .context."),
         (
             Call.IDENTIFY,
@@ -525,3 +534,16 @@ def test_no_rows_and_ten_thousand_columns() -> None:
     wide = {"userId": ["u"]} | {f"c{index}": [index] for index in range(10_000)}
     payloads = encode(Call.IDENTIFY, wide, payload_bytes=1_000_000)
     assert rows(payloads)[0]["traits"]["c9999"] == 9_999
+
+
+def test_a_time_beyond_all_years_is_invalid_and_an_id_may_be_of_type_json() -> None:
+    payloads = encode(
+        Call.TRACK,
+        {
+            "userId": pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"a":"b"}', "u"])),
+            "event": ["E", "E"],
+            "timestamp": pa.array([1, 2**64 - 1], pa.uint64()),
+        },
+    )
+    assert [row["userId"] for row in rows(payloads)] == ['{"a":"b"}']
+    assert [letter.row for letter in payloads.invalid] == [1]
