@@ -30,13 +30,18 @@ class Started(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded(Event):
-    """A frame was read and encoded. read_seconds: waiting for the source; invalid: by reason."""
+    """Rows were read and encoded.
+
+    read_seconds: waiting for the source. invalid: by reason. nonfinite: NaN and infinities that
+    were written as null.
+    """
 
     rows: int
     nbytes: int
     read_seconds: float
     encode_seconds: float
     invalid: Mapping[str, int] = field(default_factory=dict)
+    nonfinite: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -109,6 +109,12 @@ METRICS: tuple[Described, ...] = (
         values=tuple(Reason),
     ),
     Described(
+        name="retl_nonfinite_values_total",
+        kind="counter",
+        labels=_ROUTE,
+        text="NaN and infinities, which JSON does not have; they are sent as null.",
+    ),
+    Described(
         name="retl_rejected_rows_total",
         kind="counter",
         labels=(*_ROUTE, "reason"),
@@ -339,6 +345,7 @@ class PrometheusObserver:
         self._of("rows_read_total", *route).inc(event.rows)
         self._of("read_seconds_total", *route).inc(max(event.read_seconds, 0))
         self._of("encode_seconds_total", *route).inc(max(event.encode_seconds, 0))
+        self._of("nonfinite_values_total", *route).inc(event.nonfinite)
         invalid = self._count("invalid_rows_total", event, event.invalid)
         self._of("rows_total", *route, "dead_lettered").inc(invalid)
         self._move(route, event.rows - invalid)

@@ -114,6 +114,7 @@ class Payloads:
     span: the source rows they came from, invalid ones included.
     rows: int64, the row number of each payload; None when every row of the span is here.
     invalid: the rows of the span that became dead letters instead.
+    nonfinite: how many NaN and infinities of the span were written as null.
     """
 
     data: memoryview
@@ -121,6 +122,7 @@ class Payloads:
     span: Span
     rows: npt.NDArray[np.int64] | None = None
     invalid: tuple[DeadLetter, ...] = ()
+    nonfinite: int = 0
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

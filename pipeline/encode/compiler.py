@@ -31,6 +31,7 @@ from pipeline.encode.columns import (
 )
 from pipeline.encode.formats import field_of, formatted, seconds_to_iso
 from pipeline.encode.layout import ColumnRule, Layout, Literal, Member, Rules, Tree
+from pipeline.encode.nonfinite import may_hold_nonfinite
 from pipeline.encode.places import Path, Taken, aliased, locate, read_constants
 from pipeline.errors import ConfigError, Fault
 from pipeline.model import Call
@@ -62,6 +63,7 @@ class _Compiler:
         if call is Call.GROUP:  # whose object type is sent there too
             self._taken.claim(("traits", OBJECT_TYPE_TRAIT), f"the field {OBJECT_TYPE_FIELD}")
         self._leading: dict[str, int] = {}  # how many members of an object are constants
+        self._floats: list[int] = []
         self._faults: list[Fault] = []
 
     def compile(self) -> Layout:
@@ -74,6 +76,8 @@ class _Compiler:
             if isinstance(rule, str):
                 rule = ColumnRule(to=rule)
             if rule is not None:
+                if may_hold_nonfinite(column.type):
+                    self._floats.append(index)
                 form = self._form(column, rule, as_json=index in json_columns)
                 self._place(index, column, rule.to or column.name, form)
         self._check_required()
@@ -91,6 +95,7 @@ class _Compiler:
                 for requirement in self._shape.requires
                 if not any(name in self._literals for name in requirement.fields)
             ),
+            floats=tuple(self._floats),
         )
 
     def _fault(self, where: str, what: str, remedy: str) -> None:

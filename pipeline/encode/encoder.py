@@ -28,6 +28,7 @@ from pipeline.encode.claims import proven
 from pipeline.encode.compiler import compile_layout
 from pipeline.encode.layout import Layout, Rules
 from pipeline.encode.message_id import DIGITS, PLACEHOLDER, event_seed, message_ids, window_seed
+from pipeline.encode.nonfinite import count_nonfinite
 from pipeline.encode.objects import ObjectWriter
 from pipeline.encode.pieces import Pieces
 from pipeline.encode.validity import Validity
@@ -79,7 +80,8 @@ class CallEncoder:
         self._write_objects(pieces, batch, fields, validity)
         text = self._stamped(pieces, fields, batch.num_rows)
         validity.check_sizes(text, self._payload_bytes + 1)
-        return _payloads(text, span, validity)
+        nonfinite = sum(count_nonfinite(batch.column(index)) for index in self._layout.floats)
+        return _payloads(text, span, validity, nonfinite)
 
     def _field_texts(self, batch: pa.RecordBatch, validity: Validity) -> dict[str, pa.StringArray]:
         """The unquoted text of every top-level string field; an empty one is null."""
@@ -216,11 +218,11 @@ def _stamp(text: pa.StringArray, tail: int, seeds: int | Sequence[int]) -> pa.St
     return text
 
 
-def _payloads(text: pa.StringArray, span: Span, validity: Validity) -> Payloads:
+def _payloads(text: pa.StringArray, span: Span, validity: Validity, nonfinite: int) -> Payloads:
     reasons = validity.reasons
     if reasons is None:
         data, offsets = _buffers(text)
-        return Payloads(data=data, offsets=offsets.astype(np.int64), span=span)
+        return Payloads(data=data, offsets=offsets.astype(np.int64), span=span, nonfinite=nonfinite)
     bad = np.flatnonzero(reasons)
     letters = tuple(
         DeadLetter(
@@ -235,7 +237,12 @@ def _payloads(text: pa.StringArray, span: Span, validity: Validity) -> Payloads:
     data, offsets = _buffers(text.filter(pa.array(reasons == 0)))
     rows = span.first + np.flatnonzero(reasons == 0)
     return Payloads(
-        data=data, offsets=offsets.astype(np.int64), span=span, rows=rows, invalid=letters
+        data=data,
+        offsets=offsets.astype(np.int64),
+        span=span,
+        rows=rows,
+        invalid=letters,
+        nonfinite=nonfinite,
     )
 
 

@@ -113,6 +113,7 @@ class Layout:
 
     fields: top-level members by name. literals: the JSON of top-level strings that are constant.
     objects: top-level objects. requires: what every row has to prove.
+    floats: numbers of the columns that may hold NaN or infinities.
     """
 
     call: Call
@@ -120,3 +121,4 @@ class Layout:
     literals: Mapping[str, str]
     objects: Mapping[str, Tree]
     requires: tuple[Requirement, ...]
+    floats: tuple[int, ...]

@@ -215,6 +215,7 @@ class Lane:
             read_seconds=read_seconds,
             encode_seconds=encode_seconds,
             invalid=Counter(letter.reason for letter in payloads.invalid),
+            nonfinite=payloads.nonfinite,
         )
 
     async def _pack(

@@ -547,3 +547,18 @@ def test_a_time_beyond_all_years_is_invalid_and_an_id_may_be_of_type_json() -> N
     )
     assert [row["userId"] for row in rows(payloads)] == ['{"a":"b"}']
     assert [letter.row for letter in payloads.invalid] == [1]
+
+
+def test_nan_and_infinities_are_counted_at_any_depth() -> None:
+    nan, inf = float("nan"), float("inf")
+    payloads = encode(
+        Call.IDENTIFY,
+        {
+            "userId": ["a", "b", "c"],
+            "x": [nan, 1.0, None],
+            "deep": pa.array([[{"v": [inf, 1.0]}], None, [{"v": [-inf, nan, None]}, None]]),
+            "dropped": [nan, nan, nan],
+        },
+        rules=Rules(columns={"dropped": None}),
+    )
+    assert payloads.nonfinite == 4

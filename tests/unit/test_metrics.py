@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,7 @@ CASES: list[tuple[str, list[Event], dict[str, str], float]] = [
     ("retl_rows_total", [encoded(9), settled(6)], ROUTE | {"outcome": "delivered"}, 6),
     ("retl_rows_total", [settled(6, rejected_400=1)], ROUTE | {"outcome": "dead_lettered"}, 1),
     ("retl_invalid_rows_total", [encoded(9, missing_id=2)], ROUTE | {"reason": "missing_id"}, 2),
+    ("retl_nonfinite_values_total", [replace(encoded(3), nonfinite=2)], ROUTE, 2),
     (
         "retl_rejected_rows_total",
         [settled(0, rejected_422=4)],
