@@ -199,9 +199,10 @@ class _Engine:
         state = self._state
         if state.run is None:
             return {}
-        progress = [lane.progress() for lane in state.lanes]
+        lanes = tuple(state.lanes)  # as of now: the source may start, or start again, meanwhile
+        progress = [lane.progress() for lane in lanes]
         await asyncio.to_thread(self._write, state.run, progress)
-        for lane, made in zip(state.lanes, progress, strict=True):
+        for lane, made in zip(lanes, progress, strict=True):
             lane.kept(made.letters)
             self._parts.observer(
                 Committed(sync=self._parts.sync, destination=lane.name, at=self._parts.clock())

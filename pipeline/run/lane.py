@@ -221,10 +221,9 @@ class Lane:
     async def _pack(
         self, payloads: Payloads, packer: Packer, deliveries: asyncio.TaskGroup
     ) -> None:
-        await self._holding.hold(payloads)
-        if payloads.invalid:
-            await self._budget.acquire(_room(payloads.invalid))
-            self._keep(payloads.invalid)
+        # All at once: whoever waited for more while holding some could wait for ever.
+        await self._holding.hold(payloads, beside=_room(payloads.invalid))
+        self._keep(payloads.invalid)
         for batch in packer.add(payloads):
             self._dispatch(batch, deliveries)
         self._holding.packed(payloads, packer.waiting)
@@ -237,6 +236,7 @@ class Lane:
             return
         if self._failed:  # the group takes no more tasks, and is about to cancel this one
             return
+        self._holding.sent(batch)
         task = deliveries.create_task(self._deliver(batch))
         self._deliveries.add(task)
         task.add_done_callback(self._deliveries.discard)
