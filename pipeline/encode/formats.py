@@ -80,6 +80,8 @@ def _unwrapped(field: pa.Field) -> tuple[pa.Field, Callable[[pa.Array], pa.Array
 
 def _time(field: pa.Field, form: str) -> _Found:
     kind = field.type
+    if pa.types.is_date(kind) and form == "iso8601":
+        return Converter(_midnight, quoted=True), None
     if pa.types.is_date(kind):
         midnight = pa.timestamp("s")
         at = converter(pa.field(field.name, midnight), times=form)
@@ -91,6 +93,10 @@ def _time(field: pa.Field, form: str) -> _Found:
     if _holds_times(kind):
         return converter(field, times=form), None
     return None
+
+
+def _midnight(column: pa.Array) -> pa.StringArray:
+    return pc.binary_join_element_wise(pc.cast(column, pa.string()), "T00:00:00Z", "")
 
 
 def _holds_times(kind: pa.DataType) -> bool:

@@ -136,8 +136,10 @@ def unix_text(column: pa.Array, unit: str) -> pa.StringArray:
 
 def iso_text(column: pa.Array) -> pa.StringArray:
     """ISO 8601 in UTC with `Z`. A DATETIME, which has no zone, is taken for UTC."""
-    naive = pc.cast(column.cast(pa.timestamp(column.type.unit, "UTC")), pa.string())
-    return pc.utf8_replace_slice(naive, 10, 11, "T")
+    # Without a zone, whose look-up per value would take thirty times as long.
+    text = pc.cast(column.cast(pa.timestamp(column.type.unit)), pa.string()).cast(pa.binary())
+    whole = pc.binary_join_element_wise(pc.binary_replace_slice(text, 10, 11, b"T"), b"Z", b"")
+    return whole.cast(pa.string())
 
 
 def unix_to_iso(column: pa.Array) -> pa.StringArray:
