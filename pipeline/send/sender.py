@@ -24,6 +24,7 @@ from pipeline.send.retry import RetryPolicy
 # How many single rows must all be refused before a fault counts as systemic. With half of a
 # batch's rows bad, five probes are all bad once in 32 times; a halt loses nothing.
 _PROBES = 5
+_ANSWERS = frozenset({Action.DELIVERED, Action.SPLIT, Action.REJECT})
 # A wait that nobody would notice is not reported.
 _NOTABLE = 0.001
 
@@ -50,6 +51,7 @@ class Sender:
         self._permits = asyncio.Semaphore(concurrency)
         self._next = asyncio.Lock()
         self._sent = Counts()
+        self._answered = -math.inf  # when it last took or refused rows, as opposed to failing
         self._clock, self._wall_clock, self._sleep = clock, wall_clock, sleep
 
     @property
@@ -96,7 +98,7 @@ class Sender:
 
     async def _decide(self, part: Part) -> Verdict:
         """Post until the verdict is final: delivered, reject or split."""
-        retries, deadline = 0, math.inf
+        retries, failing = 0, math.inf
         while True:
             verdict = await self._attempt(part)
             if verdict.action is Action.HALT:
@@ -104,8 +106,10 @@ class Sender:
             if verdict.action is not Action.RETRY:
                 return verdict
             now = self._clock()
-            if not retries:  # waiting for a turn is no failure: time counts from the first one
-                deadline = now + self._retry.deadline
+            # Waiting for a turn is no failure, nor is one batch's bad luck an outage: time counts
+            # from the batch's first failure, and only while nothing else gets through.
+            failing = min(failing, now)
+            deadline = max(failing, self._answered) + self._retry.deadline
             if now >= deadline or (verdict.after is not None and now + verdict.after > deadline):
                 raise self._given_up(verdict)
             wait = min(self._retry.wait(retries, verdict), deadline - now)
@@ -140,7 +144,10 @@ class Sender:
             answer = await self._transport.post(request)
         self._sent += Counts(requests=1, bytes_sent=len(body))
         self._report(answer, self._clock() - started, count, len(body), request.encoding)
-        return self._destination.judge(answer, self._wall_clock())
+        verdict = self._destination.judge(answer, self._wall_clock())
+        if verdict.action in _ANSWERS:
+            self._answered = self._clock()
+        return verdict
 
     async def _pace(self) -> None:
         """Wait for the limiter, and for the end of a pause the destination asked for.

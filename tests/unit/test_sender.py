@@ -227,6 +227,20 @@ async def test_a_wish_for_no_wait_does_not_become_a_storm() -> None:
     assert len(api.posts) < 60
 
 
+async def test_two_failures_far_apart_are_no_outage() -> None:
+    clock, seen = Clock(), [0]
+
+    def answer(_rows: list[int]) -> Answer:
+        seen[0] += 1
+        return Answer(status=503 if seen[0] in {1, 31} else 200)
+
+    # Thirty batches wait for a turn each ten seconds: the first one's second turn comes late.
+    one = sender(Api(answer), clock, limiter=Limiter(requests=0.1), deadline=60.0)
+    await asyncio.gather(*(one.deliver(batch(2)) for _ in range(30)))
+    assert clock.now > 300
+    assert one.sent.retries == 2
+
+
 async def test_waiting_for_a_turn_is_no_failure() -> None:
     clock = Clock()
     one = sender(
