@@ -16,7 +16,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from pipeline.encode.packer import Packer
-from pipeline.errors import TooManyRejected
+from pipeline.errors import PipelineError, TooManyRejected
 from pipeline.events import Buffered, Encoded, Event, Settled, Started
 from pipeline.model import Batch, Counts, DeadLetter, Delivery, Payloads, Reading, Result, Span
 from pipeline.ports import Deliverer, Destination, Encoder, Frame, Observer, Settlements, Source
@@ -120,6 +120,13 @@ class Lane:
             if not finished:
                 await self._drain()
                 return Result.INTERRUPTED
+        settled = sum(self._ledger.checkpoints().values())
+        if settled != self._rows.read and not stop.is_set():
+            raise PipelineError(
+                f"sync {self._sync}: {self._rows.read:,} rows were read for {self.name} and "
+                f"{settled:,} are settled. Nothing is skipped: the next run goes on there. This is "
+                "our own fault, please report it."
+            )
         return Result.COMPLETE
 
     def progress(self) -> Progress:
