@@ -110,8 +110,8 @@ def _clocks(clock: _Clock, encode: CallEncoder, schema: pa.Schema) -> Iterator[N
             for column in _members(place):
                 kind = str(schema.field(column.column).type).partition("<")[0].partition("(")[0]
                 timed = clock.timed(f"column: {kind}", column.converter.convert)
-                quoted = column.converter.quoted
-                stack.enter_context(patch.object(column, "converter", Converter(timed, quoted)))
+                timed_one = Converter(timed, column.converter.ends)
+                stack.enter_context(patch.object(column, "converter", timed_one))
         yield
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from enum import Enum
 from secrets import token_hex
+from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.encode.escape import text_bytes, text_offsets
 from pipeline.encode.scalars import json_text
 from pipeline.encode.validity import Validity
 from pipeline.model import Reason
@@ -21,7 +24,8 @@ _NULL = pa.scalar(None, pa.string())
 # RFC 8259, section 6. RE2's `$` is the end of the text only.
 _NUMBER = r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$"
 # Unknown to whoever writes the rows, so that no value can fake it.
-_MARKER = token_hex(8)
+_MARKER = token_hex(16)
+_BEFORE, _AFTER, _LAST = f'"{_MARKER}",', ",", f'"{_MARKER}"]'.encode()
 
 
 class Claim(Enum):
@@ -35,16 +39,13 @@ class Claim(Enum):
 def proven(claim: Claim, text: pa.StringArray, validity: Validity) -> pa.StringArray:
     """The text, null where the claim does not hold; these rows are refused."""
     if claim is Claim.JSON:
-        bad, reason = _not_json(text), Reason.INVALID_JSON
-    elif claim is Claim.NUMBER:
-        bad, reason = _not_number(text), Reason.INVALID_NUMBER
-    else:
-        bad, reason = pc.equal(pc.binary_length(text), 0), Reason.INVALID_NUMBER
-    if bad is not None and pc.any(bad, min_count=0).as_py():
-        validity.refuse(bad, reason)
+        _, rows = _parsed(text, null="null")
+        return _less_bad_json(text, rows, validity)
+    bad = _not_number(text) if claim is Claim.NUMBER else pc.equal(pc.binary_length(text), 0)
+    if pc.any(bad, min_count=0).as_py():
+        validity.refuse(bad, Reason.INVALID_NUMBER)
         text = pc.if_else(bad.fill_null(False), _NULL, text)  # noqa: FBT003 - a value, not a flag
-    # Only now: a line break inside of a string is no JSON, elsewhere it is white space.
-    return json_text(text) if claim is Claim.JSON else text
+    return text
 
 
 def _not_number(text: pa.StringArray) -> pa.BooleanArray:
@@ -54,25 +55,58 @@ def _not_number(text: pa.StringArray) -> pa.BooleanArray:
     return pc.invert(pc.and_(right, fits.fill_null(False)))  # noqa: FBT003 - a value, not a flag
 
 
-def _not_json(text: pa.StringArray) -> pa.BooleanArray | None:
-    """Where the text is not JSON; None when all of it is.
+def proven_objects(
+    text: pa.StringArray, validity: Validity
+) -> tuple[pa.StringArray, list[dict[str, Any]]]:
+    """As `proven`, of text that begins with a brace; and what it says, `{}` for a null."""
+    objects, bad = _parsed(text, null="{}")
+    return _less_bad_json(text, bad, validity), objects
 
-    One parse of the whole column answers when all is well. Each value stands beside a marker in
-    an array of its own, so that no combination of broken values can pass for whole ones.
+
+def _less_bad_json(text: pa.StringArray, bad: list[int], validity: Validity) -> pa.StringArray:
+    if bad:
+        wrong = np.zeros(len(text), dtype=np.bool_)
+        wrong[bad] = True
+        validity.refuse(pa.array(wrong), Reason.INVALID_JSON)
+        text = pc.if_else(pa.array(wrong), _NULL, text)
+    # Only now: a line break inside of a string is no JSON, elsewhere it is white space.
+    return json_text(text)
+
+
+def _parsed(text: pa.StringArray, *, null: str) -> tuple[list[Any], list[int]]:
+    """All values, and the rows that are not JSON, whose value is `null` as for nulls.
+
+    One parse of the whole column answers when all is well. If not, each half is parsed, and so
+    on down to the rows at fault: some of them cost as many parses each as n has binary digits.
     """
-    items = pc.binary_join_element_wise(f'["{_MARKER}",', text.fill_null("null"), "]", "")
-    joined = pc.binary_join(pa.ListArray.from_arrays([0, len(items)], items), ",")[0]
+    items = pc.binary_join_element_wise(
+        _BEFORE, text, _AFTER, "", null_handling="replace", null_replacement=null
+    )
+    whole, starts = text_bytes(items).tobytes(), text_offsets(items).tolist()
+    bad: list[int] = []
+
+    def parse(first: int, stop: int) -> list[Any]:
+        values = _values(whole[starts[first] : starts[stop]], stop - first)
+        if values is not None:
+            return values
+        if stop - first == 1:
+            bad.append(first)
+            return [orjson.loads(null)]
+        middle = (first + stop) // 2
+        return parse(first, middle) + parse(middle, stop)
+
+    return (parse(0, len(text)) if len(text) else []), bad
+
+
+def _values(items: bytes, rows: int) -> list[Any] | None:
+    """The values of so many rows, None if one of them is not JSON.
+
+    Each stands between two markers. As many markers as there are rows were put there and no text
+    can add one: if all of them are found in their places, then between any two is one whole value.
+    """
     try:
-        parsed = orjson.loads(b"[" + joined.as_buffer().to_pybytes() + b"]")
+        found = orjson.loads(b"".join((b"[", items, _LAST)))
     except orjson.JSONDecodeError:
-        return pa.array([not _is_json(value) for value in text.to_pylist()], pa.bool_())
-    if len(parsed) == len(text) and all(len(one) == 2 and one[0] == _MARKER for one in parsed):
         return None
-    return pa.array([not _is_json(value) for value in text.to_pylist()], pa.bool_())
-
-
-def _is_json(value: str | None) -> bool:
-    try:
-        return value is None or orjson.loads(value) is not ...
-    except orjson.JSONDecodeError:
-        return False
+    alone = len(found) == 2 * rows + 1 and found[::2] == [_MARKER] * (rows + 1)
+    return found[1::2] if alone else None

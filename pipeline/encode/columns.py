@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.encode.escape import escape
+from pipeline.encode.escape import escape, text_offsets, with_texts
 from pipeline.encode.pieces import Pieces
 from pipeline.encode.scalars import (
     base64_text,
@@ -31,19 +33,36 @@ from pipeline.errors import ConfigError
 _SQL_TYPE = b"ARROW:extension:name"
 JSON_TYPE = b"google:sqlType:json"
 
+_BRACKET = pa.scalar("[")
+
 Convert = Callable[[pa.Array], pa.StringArray]
+BARE, QUOTED, ISO = ("", ""), ('"', '"'), ('"', 'Z"')
 
 
 @dataclass(frozen=True, slots=True)
 class Converter:
     """How a column becomes JSON text.
 
-    quoted: the text is the inside of a JSON string: the caller puts the quotes around it, which
-        costs nothing where they melt into a literal.
+    ends: what the caller puts before and after every text, such as the quotes of a JSON string;
+        it costs nothing where it melts into literals.
     """
 
     convert: Convert
-    quoted: bool
+    ends: tuple[str, str] = BARE
+
+    def after(self, prepare: Callable[[pa.Array], pa.Array]) -> Converter:
+        """The same for columns that have to be prepared."""
+        return Converter(lambda column: self.convert(prepare(column)), self.ends)
+
+    def within(self, ends: tuple[str, str]) -> Converter:
+        """The same with other ends: what else stands in this one's becomes part of the text."""
+        before, after = self.ends[0].removeprefix(ends[0]), self.ends[1].removesuffix(ends[1])
+        if not before and not after:
+            return Converter(self.convert, ends)
+        return Converter(
+            lambda column: pc.binary_join_element_wise(before, self.convert(column), after, ""),
+            ends,
+        )
 
 
 def converter(field: pa.Field, *, times: str = "unix", as_json: bool = False) -> Converter:
@@ -57,13 +76,11 @@ def converter(field: pa.Field, *, times: str = "unix", as_json: bool = False) ->
     if isinstance(kind, pa.BaseExtensionType):
         storage = pa.field(field.name, kind.storage_type, metadata=field.metadata)
         inner = converter(storage, times=times, as_json=as_json or _is_json(field))
-        return Converter(lambda column: inner.convert(column.storage), quoted=inner.quoted)
+        return inner.after(lambda column: column.storage)
     if pa.types.is_dictionary(kind):
         plain = pa.field(field.name, kind.value_type, metadata=field.metadata)
         inner = converter(plain, times=times, as_json=as_json)
-        return Converter(
-            lambda column: inner.convert(column.dictionary_decode()), quoted=inner.quoted
-        )
+        return inner.after(lambda column: column.dictionary_decode())
     if is_text(kind):
         if as_json or _is_json(field):
             return _JSON_TEXT
@@ -81,8 +98,8 @@ def converter(field: pa.Field, *, times: str = "unix", as_json: bool = False) ->
     return scalar
 
 
-_TEXT = Converter(lambda column: escape(column.cast(pa.string())), quoted=True)
-_JSON_TEXT = Converter(lambda column: json_text(column.cast(pa.string())), quoted=False)
+_TEXT = Converter(lambda column: escape(column.cast(pa.string())), QUOTED)
+_JSON_TEXT = Converter(lambda column: json_text(column.cast(pa.string())))
 
 
 def is_object(field: pa.Field) -> bool:
@@ -92,12 +109,10 @@ def is_object(field: pa.Field) -> bool:
 
 def holds_json(field: pa.Field) -> bool:
     """Whether the column is JSON, or has JSON somewhere inside."""
-    if _is_json(field):
-        return True
     kind = field.type
-    if isinstance(kind, pa.BaseExtensionType) or not pa.types.is_nested(kind):
-        return False
-    return any(holds_json(kind.field(index)) for index in range(kind.num_fields))
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    return _is_json(field) or any(holds_json(kind.field(at)) for at in range(kind.num_fields))
 
 
 def _is_json(field: pa.Field) -> bool:
@@ -118,24 +133,24 @@ def _scalar(kind: pa.DataType, times: str) -> Converter | None:
     """Columns alike share one Converter, by which `together.py` knows them."""
     types = pa.types
     if types.is_boolean(kind) or types.is_integer(kind):
-        return Converter(lambda column: pc.cast(column, pa.string()), quoted=False)
+        return Converter(lambda column: pc.cast(column, pa.string()))
     if types.is_floating(kind):
-        return Converter(finite_text, quoted=False)
+        return Converter(finite_text)
     if types.is_decimal(kind):
-        return Converter(decimal_text, quoted=False)
+        return Converter(decimal_text)
     if types.is_timestamp(kind):
         if times == "iso8601":
-            return Converter(iso_text, quoted=True)
+            return Converter(iso_text, ISO)
         unit = "second" if times == "unix" else "millisecond"
-        return Converter(lambda column: unix_text(column, unit), quoted=False)
+        return Converter(lambda column: unix_text(column, unit))
     if types.is_date(kind) or types.is_time(kind):
-        return Converter(lambda column: pc.cast(column, pa.string()), quoted=True)
+        return Converter(lambda column: pc.cast(column, pa.string()), QUOTED)
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
-        return Converter(lambda column: base64_text(column.cast(pa.binary())), quoted=True)
+        return Converter(lambda column: base64_text(column.cast(pa.binary())), QUOTED)
     if types.is_interval(kind):
-        return Converter(interval_text, quoted=True)
+        return Converter(interval_text, QUOTED)
     if types.is_null(kind):
-        return Converter(lambda column: pa.nulls(len(column), pa.string()), quoted=False)
+        return Converter(lambda column: pa.nulls(len(column), pa.string()))
     return None
 
 
@@ -144,19 +159,37 @@ def _list(field: pa.Field, times: str) -> Converter:
 
     def convert(column: pa.Array) -> pa.StringArray:
         column = column.cast(pa.list_(column.type.value_field))
-        offsets = column.offsets
-        first, last = offsets[0].as_py(), offsets[-1].as_py()
-        pieces = Pieces()
-        values = column.values.slice(first, last - first)
-        pieces.nullable("", value.convert(values), quoted=value.quoted)
-        texts = pa.ListArray.from_arrays(
-            pc.subtract(offsets, first),
-            pieces.join(len(values)),
-            mask=column.is_null() if column.null_count else None,
-        )
-        return pc.binary_join_element_wise("[", pc.binary_join(texts, ","), "]", "")
+        offsets = column.offsets.to_numpy()
+        first, last = int(offsets[0]), int(offsets[-1])
+        if first == last:
+            text = pa.repeat("[", len(column))
+        else:
+            pieces = Pieces()
+            pieces.nullable(
+                ",", value.convert(column.values.slice(first, last - first)), value.ends
+            )
+            text = _runs(offsets - first, pieces.join(last - first))
+        return _null_where(column, text)
 
-    return Converter(convert, quoted=False)
+    return Converter(convert, ("", "]"))
+
+
+def _runs(offsets: npt.NDArray[np.int32], items: pa.StringArray) -> pa.StringArray:
+    """The runs `[1,2` of items like `,1` and `,2`, whose first comma becomes a bracket in place."""
+    data = items.buffers()[2]
+    starts = text_offsets(items)[offsets]
+    some = offsets[1:] > offsets[:-1]
+    np.ndarray(len(data), dtype=np.uint8, buffer=data)[starts[:-1][some]] = ord("[")
+    filled = pa.py_buffer(np.packbits(some, bitorder="little"))
+    runs = pa.Array.from_buffers(pa.string(), len(some), [filled, pa.py_buffer(starts), data])
+    return runs if some.all() else pc.coalesce(runs, _BRACKET)
+
+
+def _null_where(column: pa.Array, text: pa.StringArray) -> pa.StringArray:
+    """The text, null where the column is."""
+    if not column.null_count:
+        return text
+    return with_texts(column, text_offsets(text), text.buffers()[2])
 
 
 def _struct(field: pa.Field, times: str) -> Converter:
@@ -174,14 +207,11 @@ def _struct(field: pa.Field, times: str) -> Converter:
         pieces = Pieces()
         for index, (key, child) in enumerate(zip(keys, children, strict=True)):
             text = child.convert(column.field(index))
-            pieces.nullable(("," if index else "{") + key, text, quoted=child.quoted)
+            pieces.nullable(("," if index else "{") + key, text, child.ends)
         pieces.literal("}" if children else "{}")
-        text = pieces.join(len(column))
-        if column.null_count:
-            text = pc.if_else(column.is_valid(), text, pa.scalar(None, pa.string()))
-        return text
+        return _null_where(column, pieces.join(len(column)))
 
-    return Converter(convert, quoted=False)
+    return Converter(convert)
 
 
 def json_literal(text: str) -> str:

@@ -22,6 +22,8 @@ from pipeline.encode.calls import (
 )
 from pipeline.encode.claims import Claim
 from pipeline.encode.columns import (
+    BARE,
+    QUOTED,
     Converter,
     converter,
     holds_json,
@@ -29,7 +31,7 @@ from pipeline.encode.columns import (
     is_text,
     json_literal,
 )
-from pipeline.encode.formats import field_of, formatted, seconds_to_iso
+from pipeline.encode.formats import SECONDS_TO_ISO, field_of, formatted
 from pipeline.encode.layout import ColumnRule, Layout, Literal, Member, Rules, Tree
 from pipeline.encode.nonfinite import may_hold_nonfinite
 from pipeline.encode.places import Path, Taken, aliased, locate, read_constants
@@ -184,7 +186,7 @@ class _Compiler:
             if form is None:
                 convert, claim = converter(column, times=self._rules.times), None
                 if holds_json(column) and not self._rules.trusted_json:
-                    claim = Claim.JSON
+                    convert, claim = convert.within(BARE), Claim.JSON
             else:
                 convert, claim = formatted(column, form)
         except ConfigError as error:
@@ -195,21 +197,18 @@ class _Compiler:
 
     def _top(self, name: str, index: int, column: pa.Field, kind: Kind) -> Member:
         if kind is Kind.TIME and pa.types.is_integer(column.type):
-            whole = Converter(seconds_to_iso, quoted=True)
-            return Member(name, index, whole, kind, claim=Claim.SECONDS)
+            return Member(name, index, SECONDS_TO_ISO, kind, claim=Claim.SECONDS)
         plain = pa.field(column.name, column.type)  # an id that is JSON is text all the same
         self._check_fits(name, plain, time=kind is Kind.TIME)
         try:
             if isinstance(plain.type, pa.BaseExtensionType):
                 inner = converter(pa.field(column.name, plain.type.storage_type))
-                convert = Converter(
-                    lambda values: inner.convert(values.storage), quoted=inner.quoted
-                )
+                convert = inner.after(lambda values: values.storage)
             elif pa.types.is_date(plain.type) and kind is Kind.TIME:
                 convert, _ = formatted(plain, "iso8601")
             else:
                 convert = converter(plain, times="iso8601")
-            return Member(name, index, convert, kind)
+            return Member(name, index, _on_top(convert, kind), kind)
         except ConfigError as error:
             self._fault("query", str(error), "")
             return Member(name, index, _NOTHING, kind)
@@ -254,7 +253,8 @@ class _Compiler:
                 at += 1
                 continue
             self._check_fits(path[0], pa.field(f"{column.name}.{child.name}", child.type))
-            self._fields[path[0]] = Member(path[0], index, convert, field_kind)
+            top = _on_top(convert, field_kind)
+            self._fields[path[0]] = Member(path[0], index, top, field_kind)
 
     def _check_required(self) -> None:
         for requirement in self._shape.requires:
@@ -278,7 +278,13 @@ class _Compiler:
 
 
 # Stands in for what is at fault and will not be used.
-_NOTHING = Converter(lambda values: values, quoted=False)
+_NOTHING = Converter(lambda values: values)
+
+
+def _on_top(convert: Converter, kind: Kind) -> Converter:
+    """In quotes whatever it is; the text of an id or a name, which is looked at, in full."""
+    is_time = kind is Kind.TIME and convert.ends != BARE
+    return convert if is_time else convert.within(QUOTED)
 
 
 def _listed(names: Sequence[str], most: int = 40) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,6 +25,7 @@ from pipeline.encode.calls import (
 )
 from pipeline.encode.claims import proven
 from pipeline.encode.compiler import compile_layout
+from pipeline.encode.escape import text_offsets
 from pipeline.encode.layout import Layout, Rules
 from pipeline.encode.message_id import DIGITS, PLACEHOLDER, event_seed, message_ids, window_seed
 from pipeline.encode.nonfinite import count_nonfinite
@@ -76,7 +76,8 @@ class CallEncoder:
             if name in self._layout.literals:
                 pieces.literal(f',"{name}":{self._layout.literals[name]}')
             elif name in fields and name != _MESSAGE_ID:
-                pieces.optional(f',"{name}":"', fields[name], '"')
+                before, after = self._layout.fields[name].converter.ends
+                pieces.optional(f',"{name}":{before}', fields[name], after)
         self._write_objects(pieces, batch, fields, validity)
         text = self._stamped(pieces, fields, batch.num_rows)
         validity.check_sizes(text, self._payload_bytes + 1)
@@ -170,8 +171,8 @@ class CallEncoder:
             return _stamp(pieces.join(rows), len(self._end) + 1, seeds)
         if given.null_count:
             body = pieces.join(rows)
-            data, offsets = _buffers(body)
-            ids = message_ids(data, offsets[:-1].tolist(), offsets[1:].tolist(), seeds)
+            offsets = text_offsets(body)
+            ids = message_ids(body.buffers()[2], offsets[:-1], offsets[1:], seeds)
             given = pc.coalesce(given, pa.array(ids.view(f"S{DIGITS}").ravel().astype(str)))
             pieces = Pieces()
             pieces.column("", body)
@@ -188,17 +189,15 @@ class CallEncoder:
 
 
 def _empty_to_null(text: pa.StringArray) -> pa.StringArray:
-    empty = pc.equal(pc.binary_length(text), 0)
-    if pc.any(empty, min_count=0).as_py():
+    if len(text) and not np.diff(text_offsets(text)).all():
+        empty = pc.equal(pc.binary_length(text), 0)
         return pc.if_else(empty, pa.scalar(None, pa.string()), text)
     return text
 
 
-def _buffers(text: pa.StringArray) -> tuple[memoryview, npt.NDArray[np.int32]]:
-    """The data and the offsets into it, one more than there are values."""
-    _, offsets, data = text.buffers()
-    starts = np.frombuffer(offsets, dtype=np.int32)[text.offset : text.offset + len(text) + 1]
-    return memoryview(data) if data is not None else memoryview(b""), starts
+def _data(text: pa.StringArray) -> memoryview:
+    data = text.buffers()[2]
+    return memoryview(b"") if data is None else memoryview(data)
 
 
 def _stamp(text: pa.StringArray, tail: int, seeds: int | Sequence[int]) -> pa.StringArray:
@@ -208,10 +207,9 @@ def _stamp(text: pa.StringArray, tail: int, seeds: int | Sequence[int]) -> pa.St
     """
     if not len(text):
         return text
-    data, offsets = _buffers(text)
-    places = offsets[1:].astype(np.int64) - tail - DIGITS
-    ends = (places - len(_ID_KEY)).tolist()
-    ids = message_ids(data, offsets[:-1].tolist(), ends, seeds)
+    data, offsets = text.buffers()[2], text_offsets(text)
+    places = offsets[1:] - (tail + DIGITS)
+    ids = message_ids(data, offsets[:-1], places - len(_ID_KEY), seeds)
     block = f"V{DIGITS}"
     overlapping = np.ndarray(len(data) - DIGITS + 1, dtype=block, buffer=data, strides=(1,))
     overlapping[places] = ids.view(block).ravel()
@@ -221,8 +219,8 @@ def _stamp(text: pa.StringArray, tail: int, seeds: int | Sequence[int]) -> pa.St
 def _payloads(text: pa.StringArray, span: Span, validity: Validity, nonfinite: int) -> Payloads:
     reasons = validity.reasons
     if reasons is None:
-        data, offsets = _buffers(text)
-        return Payloads(data=data, offsets=offsets.astype(np.int64), span=span, nonfinite=nonfinite)
+        offsets = text_offsets(text).astype(np.int64)
+        return Payloads(data=_data(text), offsets=offsets, span=span, nonfinite=nonfinite)
     bad = np.flatnonzero(reasons)
     letters = tuple(
         DeadLetter(
@@ -234,11 +232,11 @@ def _payloads(text: pa.StringArray, span: Span, validity: Validity, nonfinite: i
         )
         for row, payload in zip(bad, text.take(pa.array(bad)).to_pylist(), strict=True)
     )
-    data, offsets = _buffers(text.filter(pa.array(reasons == 0)))
+    good = text.filter(pa.array(reasons == 0))
     rows = span.first + np.flatnonzero(reasons == 0)
     return Payloads(
-        data=data,
-        offsets=offsets.astype(np.int64),
+        data=_data(good),
+        offsets=text_offsets(good).astype(np.int64),
         span=span,
         rows=rows,
         invalid=letters,

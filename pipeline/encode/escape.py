@@ -12,7 +12,6 @@ import pyarrow as pa
 
 _QUOTE, _BACKSLASH, _FIRST_PRINTABLE = 0x22, 0x5C, 0x20
 _SHORT = {0x08: "\\b", 0x09: "\\t", 0x0A: "\\n", 0x0C: "\\f", 0x0D: "\\r"}
-# The backslash first: the other replacements bring backslashes of their own.
 _ESCAPES = {_BACKSLASH: b"\\\\", _QUOTE: b'\\"'} | {
     code: _SHORT.get(code, f"\\u{code:04x}").encode() for code in range(_FIRST_PRINTABLE)
 }
@@ -29,17 +28,20 @@ def escape(text: pa.StringArray) -> pa.StringArray:
     plain = data.tobytes()
     if b'"' not in plain and b"\\" not in plain and data.min() >= _FIRST_PRINTABLE:
         return text
-    places = np.flatnonzero((data == _BACKSLASH) | (data == _QUOTE) | (data < _FIRST_PRINTABLE))
+    special = data < _FIRST_PRINTABLE
+    special |= data == _BACKSLASH
+    special |= data == _QUOTE
+    places = np.flatnonzero(special)
     codes = data[places]
-    found = set(np.unique(codes).tolist())
     escaped = plain
-    for code, replacement in _ESCAPES.items():
-        if code in found:
-            escaped = escaped.replace(bytes((code,)), replacement)
+    # The backslash first, the highest of them: the others bring backslashes of their own.
+    for code in reversed(np.flatnonzero(np.bincount(codes)).tolist()):
+        escaped = escaped.replace(bytes((code,)), _ESCAPES[code])
     # Every value starts later by all that was added before it.
     starts = text_offsets(text)
     starts = starts - starts[0]
-    added = np.concatenate(([0], np.cumsum(_LONGER[codes])))
+    added = np.zeros(len(places) + 1, dtype=np.int64)
+    np.cumsum(_LONGER[codes], out=added[1:])
     return with_texts(text, starts + added[np.searchsorted(places, starts)], escaped)
 
 
@@ -60,7 +62,9 @@ def text_bytes(text: pa.Array) -> npt.NDArray[np.uint8]:
 
 
 def with_texts(
-    like: pa.Array, offsets: npt.NDArray[np.integer], data: bytes | npt.NDArray[np.uint8]
+    like: pa.Array,
+    offsets: npt.NDArray[np.integer],
+    data: bytes | npt.NDArray[np.uint8] | pa.Buffer,
 ) -> pa.StringArray:
     """A string column of `data`, cut at `offsets`, null where `like` is."""
     if offsets[-1] > np.iinfo(np.int32).max:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.encode.claims import Claim
-from pipeline.encode.columns import JSON_TYPE, Converter, converter, is_object, is_text
+from pipeline.encode.columns import ISO, JSON_TYPE, QUOTED, Converter, converter, is_object, is_text
 from pipeline.encode.scalars import unix_to_iso
 from pipeline.errors import ConfigError
 
@@ -28,6 +28,7 @@ FORMATS: Mapping[str, str] = {
 }
 """Format -> the types that it fits."""
 
+_MIDNIGHT = ('"', 'T00:00:00Z"')
 # Years 1 to 9999 in Unix seconds: what BigQuery's TIMESTAMP, and four digits, can hold.
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 
@@ -47,7 +48,7 @@ def formatted(field: pa.Field, form: str) -> tuple[Converter, Claim | None]:
             f"that is for {FORMATS[form]}."
         )
     inner, claim = found
-    return Converter(lambda column: inner.convert(unwrap(column)), quoted=inner.quoted), claim
+    return inner.after(unwrap), claim
 
 
 def field_of(struct: pa.Field, place: int, *, times: str) -> Converter:
@@ -56,9 +57,7 @@ def field_of(struct: pa.Field, place: int, *, times: str) -> Converter:
     Raises ConfigError for a type without a JSON form.
     """
     inner = converter(struct.type.field(place), times=times)
-    return Converter(
-        lambda column: inner.convert(pc.struct_field(column, place)), quoted=inner.quoted
-    )
+    return inner.after(lambda column: pc.struct_field(column, place))
 
 
 _Found = tuple[Converter, Claim | None] | None
@@ -81,22 +80,18 @@ def _unwrapped(field: pa.Field) -> tuple[pa.Field, Callable[[pa.Array], pa.Array
 def _time(field: pa.Field, form: str) -> _Found:
     kind = field.type
     if pa.types.is_date(kind) and form == "iso8601":
-        return Converter(_midnight, quoted=True), None
+        return Converter(lambda column: pc.cast(column, pa.string()), _MIDNIGHT), None
     if pa.types.is_date(kind):
         midnight = pa.timestamp("s")
         at = converter(pa.field(field.name, midnight), times=form)
-        return Converter(lambda column: at.convert(column.cast(midnight)), quoted=at.quoted), None
+        return at.after(lambda column: column.cast(midnight)), None
     if pa.types.is_integer(kind) and form == "iso8601":
-        return Converter(seconds_to_iso, quoted=True), Claim.SECONDS
+        return SECONDS_TO_ISO, Claim.SECONDS
     if pa.types.is_integer(kind) and form == "unix":
         return converter(field), None
     if _holds_times(kind):
         return converter(field, times=form), None
     return None
-
-
-def _midnight(column: pa.Array) -> pa.StringArray:
-    return pc.binary_join_element_wise(pc.cast(column, pa.string()), "T00:00:00Z", "")
 
 
 def _holds_times(kind: pa.DataType) -> bool:
@@ -108,8 +103,8 @@ def _holds_times(kind: pa.DataType) -> bool:
     return bool(types.is_timestamp(kind) or types.is_null(kind))
 
 
-def seconds_to_iso(column: pa.Array) -> pa.StringArray:
-    """ISO 8601, empty for what is no Unix second of the years 1 to 9999."""
+def _seconds_to_iso(column: pa.Array) -> pa.StringArray:
+    """Empty for what is no Unix second of the years 1 to 9999."""
     if pa.types.is_uint64(column.type):  # beside which a negative number has no place
         known = pc.less_equal(column, pa.scalar(_LAST_SECOND, pa.uint64()))
     else:
@@ -122,22 +117,24 @@ def seconds_to_iso(column: pa.Array) -> pa.StringArray:
     return pc.if_else(pc.invert(known), pa.scalar(""), text)
 
 
+SECONDS_TO_ISO = Converter(_seconds_to_iso, ISO)
+"""INT64 Unix seconds as ISO 8601; their rows have to prove that they are such."""
+
+
 def _string(field: pa.Field, _form: str) -> _Found:
     if pa.types.is_nested(field.type):
         return None
     bare = pa.field(field.name, field.type)  # JSON is text too
     inner = converter(bare, times="iso8601")
-    return Converter(inner.convert, quoted=True), None
+    return inner.within(QUOTED), None
 
 
 def _number(field: pa.Field, _form: str) -> _Found:
     kind, types = field.type, pa.types
     if types.is_boolean(kind):
-        return Converter(
-            lambda column: pc.cast(column.cast(pa.int8()), pa.string()), quoted=False
-        ), None
+        return Converter(lambda column: pc.cast(column.cast(pa.int8()), pa.string())), None
     if is_text(kind) and not is_object(field):
-        return Converter(lambda column: column.cast(pa.string()), quoted=False), Claim.NUMBER
+        return Converter(lambda column: column.cast(pa.string())), Claim.NUMBER
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
         return converter(field), None
     return (converter(field), None) if types.is_null(kind) else None
@@ -145,7 +142,7 @@ def _number(field: pa.Field, _form: str) -> _Found:
 
 def _json(field: pa.Field, _form: str) -> _Found:
     if is_text(field.type):
-        return Converter(lambda column: column.cast(pa.string()), quoted=False), Claim.JSON
+        return Converter(lambda column: column.cast(pa.string())), Claim.JSON
     return (converter(field), None) if pa.types.is_null(field.type) else None
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from pipeline.encode.scalars import fixed_values
 
 
 def may_hold_nonfinite(kind: pa.DataType) -> bool:
@@ -19,6 +22,12 @@ def count_nonfinite(column: pa.Array) -> int:
     """How many NaN and infinities a column holds, at any depth."""
     kind = column.type
     if pa.types.is_floating(kind):
+        if (
+            pa.types.is_float64(kind)
+            and len(column)
+            and np.isfinite(fixed_values(column, np.float64)).all()
+        ):
+            return 0
         finite = pc.sum(pc.is_finite(column)).as_py() or 0
         return int(len(column) - column.null_count - finite)
     if pa.types.is_struct(kind):

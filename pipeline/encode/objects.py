@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.encode.claims import Claim, proven
+from pipeline.encode.claims import proven, proven_objects
 from pipeline.encode.columns import json_literal
 from pipeline.encode.layout import Literal, Member, Tree
 from pipeline.encode.members import without_members
@@ -22,6 +22,7 @@ from pipeline.encode.validity import Validity
 from pipeline.model import Reason
 
 _NULL = pa.scalar(None, pa.string())
+_JSON_SPACE = " \t\n\r"
 
 
 class ObjectWriter:
@@ -98,16 +99,14 @@ def _write(
     text = texts.get(member.column)
     if text is None:
         text = _text(member, batch, validity)
-    quoted = member.converter.quoted
+    ends = before, after = member.converter.ends
     if omit:
-        quote = '"' if quoted else ""
-        inner.optional(member.key + quote, text, quote)
+        inner.optional(member.key + before, text, after)
     elif member.spread and (column := batch.column(member.column)).null_count:
-        if quoted:
-            text = pc.binary_join_element_wise('"', text, '"', "")
+        text = pc.binary_join_element_wise(before, text, after, "")
         inner.optional(member.key, pc.if_else(column.is_null(), _NULL, text.fill_null("null")))
     else:
-        inner.nullable(member.key, text, quoted=quoted)
+        inner.nullable(member.key, text, ends)
 
 
 def _text(member: Member, batch: pa.RecordBatch, validity: Validity) -> pa.StringArray:
@@ -122,13 +121,13 @@ def _inside(
 
     Null where that is nothing.
     """
-    text = _text(member, batch, validity)
-    if names and member.claim is None:
-        text = proven(Claim.JSON, text, validity)  # what is cut apart has to be whole
-    text = pc.utf8_trim_whitespace(text)
+    text = member.converter.convert(batch.column(member.column))
+    text = pc.ascii_trim(text, _JSON_SPACE)
     is_object = pc.starts_with(text, "{")
     validity.refuse(pc.and_not(pc.not_equal(text, "null"), is_object), Reason.INVALID_JSON)
-    inside = pc.utf8_trim_whitespace(pc.utf8_slice_codeunits(text, 1, -1))
-    some = pc.and_(is_object, pc.greater(pc.binary_length(inside), 0))
-    inside = pc.if_else(some, inside, _NULL)
-    return without_members(inside, names) if names else inside
+    text = pc.if_else(is_object, text, _NULL)
+    if names or member.claim is not None:
+        text, objects = proven_objects(text, validity)
+        text = without_members(text, objects, names, validity)
+    inside = pc.ascii_trim(pc.utf8_slice_codeunits(text, 1, -1), _JSON_SPACE)
+    return pc.if_else(pc.greater(pc.binary_length(inside), 0), inside, _NULL)

@@ -24,66 +24,68 @@ def _scalar(literal: str) -> pa.StringScalar:
 class Pieces:
     """A row-wise concatenation in the making."""
 
-    __slots__ = ("_parts",)
+    __slots__ = ("_columns", "_literals")
 
     def __init__(self) -> None:
-        self._parts: list[str | pa.StringArray] = []
+        self._columns: list[pa.StringArray] = []
+        self._literals = [""]  # one before each column, and the last after all of them
 
     def literal(self, text: str) -> None:
         """The same text in every row."""
-        if self._parts and isinstance(self._parts[-1], str):
-            self._parts[-1] += text
-        elif text:
-            self._parts.append(text)
+        self._literals[-1] += text
 
     def column(self, prefix: str, text: pa.StringArray, suffix: str = "") -> None:
         """A column with the same text before and after each value, which is `null` for a null."""
-        self.literal(prefix)
-        self._parts.append(text)
-        self.literal(suffix)
+        self._literals[-1] += prefix
+        self._columns.append(text)
+        self._literals.append(suffix)
 
     def optional(self, prefix: str, text: pa.StringArray, suffix: str = "") -> None:
         """A column that leaves nothing at all, prefix and suffix included, where it is null."""
         if not text.null_count:
             self.column(prefix, text, suffix)
         elif text.null_count < len(text):
-            whole = (
-                pc.binary_join_element_wise(prefix, text, suffix, "") if prefix + suffix else text
-            )
-            self._parts.append(pc.coalesce(whole, _EMPTY))
+            self.column("", pc.coalesce(_around(text, (prefix, suffix)), _EMPTY))
 
-    def nullable(self, prefix: str, text: pa.StringArray, *, quoted: bool) -> None:
-        """A JSON value, `null` where it is null. quoted: the text goes inside quotes."""
-        if quoted and text.null_count:
-            text, quoted = pc.binary_join_element_wise('"', text, '"', ""), False
-        quote = '"' if quoted else ""
-        self.column(prefix + quote, text, quote)
+    def nullable(self, prefix: str, text: pa.StringArray, ends: tuple[str, str]) -> None:
+        """A JSON value, `null` where it is null. ends: what stands around the others."""
+        if text.null_count and ends != ("", ""):
+            text, ends = _around(text, ends), ("", "")
+        self.column(prefix + ends[0], text, ends[1])
 
     def extend(self, other: Pieces) -> None:
         """All of another's parts after these."""
-        for part in other._parts:
-            if isinstance(part, str):
-                self.literal(part)
-            else:
-                self._parts.append(part)
+        self._literals[-1] += other._literals[0]
+        self._literals += other._literals[1:]
+        self._columns += other._columns
 
     def without_first_comma(self) -> Pieces:
         """These without the comma each row starts with, if it is not empty."""
         trimmed = Pieces()
-        if not self._parts:
-            return trimmed
-        if isinstance(self._parts[0], str):
-            trimmed._parts = [self._parts[0][1:], *self._parts[1:]]
+        if self._columns and not self._literals[0]:
+            trimmed.column("", pc.utf8_slice_codeunits(self.join(len(self._columns[0])), 1))
         else:
-            rows = len(self._parts[0])
-            trimmed._parts = [pc.utf8_slice_codeunits(self.join(rows), 1)]
+            trimmed.extend(self)
+            trimmed._literals[0] = trimmed._literals[0][1:]
         return trimmed
 
     def join(self, rows: int) -> pa.StringArray:
-        """The concatenations, one for each of `rows` rows."""
-        if not any(isinstance(part, pa.Array) for part in self._parts):
-            return pa.repeat(pa.scalar("".join(map(str, self._parts))), rows)
-        parts = [_scalar(part) if isinstance(part, str) else part for part in self._parts]
+        """The concatenations, one for each of `rows` rows, in memory of their own."""
+        *literals, last = self._literals
+        if not self._columns:
+            return pa.repeat(pa.scalar(last), rows)
+        parts = []
+        for literal, column in zip(literals, self._columns, strict=True):
+            if literal:
+                parts.append(_scalar(literal))
+            parts.append(column)
+        if last:
+            parts.append(_scalar(last))
         return pc.binary_join_element_wise(
             *parts, _EMPTY, null_handling="replace", null_replacement="null"
         )
+
+
+def _around(text: pa.StringArray, ends: tuple[str, str]) -> pa.StringArray:
+    before, after = map(_scalar, ends)
+    return pc.binary_join_element_wise(before, text, after, _EMPTY)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.encode.escape import text_offsets
 from pipeline.model import Reason
 
 _REASONS = tuple(Reason)
@@ -32,16 +33,16 @@ class Validity:
 
     def check_ids(self, text: pa.StringArray, most: int) -> None:
         """Refuse ids of more than `most` bytes. text: escaped, without quotes."""
-        if len(text) and (pc.max(pc.binary_length(text)).as_py() or 0) > most:
+        if len(text) and np.diff(text_offsets(text)).max() > most:
             # Every escape stands for one byte: a quote, a backslash or a control character.
             plain = pc.replace_substring_regex(text, r"\\(?:u00[0-9a-f]{2}|.)", "_")
             self.refuse(pc.greater(pc.binary_length(plain), most), Reason.ID_TOO_LONG)
 
     def check_sizes(self, text: pa.StringArray, most: int) -> None:
         """Refuse values of more than `most` bytes."""
-        sizes = pc.binary_length(text)
-        if len(text) and pc.max(sizes).as_py() > most:
-            self._mark(sizes.to_numpy() > most, Reason.PAYLOAD_TOO_LARGE)
+        sizes = np.diff(text_offsets(text))
+        if len(text) and sizes.max() > most:
+            self._mark(sizes > most, Reason.PAYLOAD_TOO_LARGE)
 
     def reason(self, row: int) -> Reason:
         """Why a row is invalid; only of one that is."""

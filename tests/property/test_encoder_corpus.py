@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from arrow_strategies import KINDS, Column, Kind, array, exact, pair, struct
+from arrow_strategies import KINDS, Column, Kind, array, pair, struct
 from encoder_check import check
 from encoder_oracle import Case
+from value_strategies import exact
 
 TEXT, VIEW = KINDS["STRING", "string"], KINDS["STRING", "string_view"]
 INT, DOUBLE = KINDS["INT64", "int64"], KINDS["FLOAT64", "double"]

@@ -9,7 +9,6 @@ What lies there is `junk` of the type, so that an encoder that reads it is found
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,22 @@ from typing import Any
 import pyarrow as pa
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from value_strategies import (
+    BYTES,
+    DATES,
+    DATETIMES,
+    FLOATS,
+    INTERVALS,
+    INTS,
+    JUNK_TEXT,
+    PLAIN_DECIMALS,
+    PLAIN_FLOATS,
+    TEXT,
+    TIMES,
+    decimals,
+    exact,
+    json_texts,
+)
 
 # How many examples the main property draws; the others draw their share. As many or fewer than CI
 # are the same ones on every machine, so that a red build is red for everybody. A longer run draws
@@ -74,101 +89,6 @@ class Kind:
 
 
 _EXTENSIONS = {"JSON": "json", "GEOGRAPHY": "geography", "DATETIME": "datetime"}
-_SPECIAL = '"\\/\n\r\t\b\f\0\x07\x1f\x7f\u0080\u2028\u2029\ufeff\uffff€é😀\U0010ffff'
-CHARACTERS = st.one_of(
-    st.sampled_from(_SPECIAL), st.characters(exclude_categories=["Cs"]), st.sampled_from("aE0.")
-)
-TEXT = st.one_of(
-    st.sampled_from(["", "a", '"', "\\", '\\"', "null", "{}", "'\u2028", " "]),
-    st.text(CHARACTERS, max_size=6),
-)
-JUNK_TEXT = '"junk\\\n\0'
-INTS = st.one_of(
-    st.sampled_from([0, -1, 2**63 - 1, -(2**63), 2**53 + 1]), st.integers(-(2**63), 2**63 - 1)
-)
-FLOATS = st.one_of(
-    st.sampled_from([0.0, -0.0, 5e-324, 2.2250738585072014e-308, 1.7976931348623157e308, 0.1])
-    | st.sampled_from([1e15, 1e16, 1e-6, 1e-7, float("nan"), float("inf"), float("-inf")]),
-    st.floats(),
-    st.integers(-(2**53), 2**53).map(float),
-)
-_ZONELESS = st.datetimes(dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31, 23, 59, 59, 999_999))  # noqa: DTZ001
-DATETIMES = st.one_of(
-    st.sampled_from(
-        [
-            dt.datetime(1, 1, 1),  # noqa: DTZ001
-            dt.datetime(1970, 1, 1),  # noqa: DTZ001
-            dt.datetime(1969, 12, 31, 23, 59, 59, 999_999),  # noqa: DTZ001
-            dt.datetime(9999, 12, 31, 23, 59, 59, 999_999),  # noqa: DTZ001
-        ]
-    ),
-    _ZONELESS,
-)
-# What doubles and NUMERICs mostly are: of few digits, and neither huge nor tiny.
-PLAIN_FLOATS = st.one_of(
-    st.sampled_from([0.0, -0.0, 1e-4, 9.9999e-5, 999999999.9999999, 1e9, 0.1, -123.456]),
-    st.floats(-1e9, 1e9, allow_subnormal=False).map(lambda number: round(number, 4)),
-    st.integers(-(10**6), 10**6).map(float),
-)
-PLAIN_DECIMALS = st.one_of(
-    st.integers(-(10**15), 10**15),
-    st.integers(-(10**15), 10**15).map(lambda number: number * 10**6),
-    st.integers(-999, 999).map(lambda number: number * 10**7),
-).map(lambda number: exact(number, 9))
-DATES = st.dates()
-TIMES = st.one_of(st.sampled_from([dt.time.min, dt.time.max]), st.times())
-BYTES = st.one_of(st.sampled_from([b"", b"\0", b"\xff\xfe"]), st.binary(max_size=8))
-
-
-def _decimals(digits: int, scale: int, most: int) -> st.SearchStrategy[Decimal]:
-    """Exactly; near the limits, near zero and with few digits as often as anywhere."""
-    numbers = st.one_of(
-        st.sampled_from([0, 1, -1, most, -most, 10**scale, -(10 ** (scale - 1)), -(2**63)]),
-        st.integers(-(10**digits) + 1, 10**digits - 1),
-        st.integers(-999, 999).map(lambda number: number * 10 ** (scale - 2)),
-        st.integers(-(10**scale), 10**scale),
-    )
-    return numbers.map(lambda number: exact(number, scale))
-
-
-def exact(number: int, scale: int) -> Decimal:
-    """number / 10**scale, whatever the decimal context thinks of its size."""
-    return Decimal((number < 0, tuple(map(int, str(abs(number)))), -scale))
-
-
-_INTERVALS = st.builds(
-    lambda *parts: pa.MonthDayNano(parts),
-    st.integers(-120_000, 120_000),
-    st.integers(-3_660_000, 3_660_000),
-    st.one_of(
-        st.integers(-(10**6), 10**6).map(lambda number: number * 10**9),
-        st.integers(-(2**63), 2**63 - 1),
-        st.integers(-(10**6), 10**6).map(lambda number: number * 10**6),
-    ),
-)
-
-# Without NaN and infinities, which are not JSON; compact, spread over lines, ASCII or not.
-JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | INTS | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
-    max_leaves=5,
-)
-_DUMPS: Sequence[dict[str, Any]] = (
-    {"ensure_ascii": False, "separators": (",", ":")},
-    {"ensure_ascii": True},
-    {"ensure_ascii": False, "indent": 1},
-    {"ensure_ascii": False, "separators": (",\r", ":\r\n")},
-)
-
-
-def json_texts(values: st.SearchStrategy[Any] = JSON_VALUES) -> st.SearchStrategy[str]:
-    """Valid JSON."""
-    return st.builds(
-        lambda value, style: json.dumps(value, **style), values, st.sampled_from(_DUMPS)
-    )
-
-
-# What is wide enough for the values of BIGNUMERIC that have 77 digits: 2**255 / 10**38 and less.
 _BIG = 2**255 - 1
 
 _LEAVES: tuple[tuple[str, pa.DataType, st.SearchStrategy[Any], Any], ...] = (
@@ -178,8 +98,8 @@ _LEAVES: tuple[tuple[str, pa.DataType, st.SearchStrategy[Any], Any], ...] = (
     ("STRING", pa.dictionary(pa.int32(), pa.string()), TEXT, JUNK_TEXT),
     ("INT64", pa.int64(), INTS, 77),
     ("FLOAT64", pa.float64(), FLOATS, float("nan")),
-    ("NUMERIC", pa.decimal128(38, 9), _decimals(38, 9, 10**38 - 1), exact(-1, 9)),
-    ("BIGNUMERIC", pa.decimal256(76, 38), _decimals(76, 38, _BIG), exact(-1, 38)),
+    ("NUMERIC", pa.decimal128(38, 9), decimals(38, 9, 10**38 - 1), exact(-1, 9)),
+    ("BIGNUMERIC", pa.decimal256(76, 38), decimals(76, 38, _BIG), exact(-1, 38)),
     ("BOOL", pa.bool_(), st.booleans(), True),
     ("BYTES", pa.binary(), BYTES, b"junk"),
     ("BYTES", pa.large_binary(), BYTES, b"junk"),
@@ -189,7 +109,7 @@ _LEAVES: tuple[tuple[str, pa.DataType, st.SearchStrategy[Any], Any], ...] = (
     ("TIMESTAMP", pa.timestamp("us", "UTC"), DATETIMES, dt.datetime(1234, 5, 6)),  # noqa: DTZ001
     ("JSON", pa.string(), json_texts(), "{junk\n"),
     ("GEOGRAPHY", pa.string(), st.sampled_from(["POINT(1 2)", "LINESTRING(0 0, 1 1)"]), JUNK_TEXT),
-    ("INTERVAL", pa.month_day_nano_interval(), _INTERVALS, pa.MonthDayNano([1, 2, 3])),
+    ("INTERVAL", pa.month_day_nano_interval(), INTERVALS, pa.MonthDayNano([1, 2, 3])),
 )
 KINDS = {(sql, str(arrow)): Kind(sql, arrow, st.one_of(st.none(), values), junk)
          for sql, arrow, values, junk in _LEAVES}  # fmt: skip

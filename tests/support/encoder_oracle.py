@@ -89,14 +89,14 @@ class Row:
     """What becomes of one row.
 
     top: the text of each string field that is there, empty text too. objects: their members, in
-    order, as tokens, None for null, or an object. spreads: members that a JSON column gives.
+    order, as tokens, None for null, or an object. spreads: the objects that JSON columns give.
     """
 
     def __init__(self, case: Case, row: int) -> None:
         self.case = case
         self.top: dict[str, Tokens] = {}
         self.objects: dict[str, Any] = {}
-        self.spreads: dict[str, list[tuple[str, str]]] = {}
+        self.spreads: dict[str, str] = {}
         self.reasons: set[str] = set()
         for given, value in case.constants.items():
             for path, leaf in leaves(place(case, given), value):
@@ -177,12 +177,11 @@ class Row:
                     ABSENT if value is None else whole(kind, value[child], self.case.times)
                 )
             return
-        self.spreads[name] = []
         text = "null" if value is None else one_line(value).strip()
         if value is not None and (not is_json(value) or (text[0] != "{" and text != "null")):
             self.reasons.add("invalid_json")
         elif text != "null":
-            self.spreads[name] = list(members_of(text))
+            self.spreads[name] = text
 
     def check_ids(self) -> None:
         """What is missing or empty. Empty text is taken out of `top`."""
@@ -209,8 +208,8 @@ class Row:
         for name in [*OBJECTS, REST[self.case.call]]:
             if name in self.objects:
                 omit = self.case.omit or name in OBJECTS
-                spread = self.spreads.get(name, [])
-                out += [f',"{name}":', *tree(self.objects[name], spread, omit=omit)]
+                given = self.spreads.get(name, "{}")
+                out += [f',"{name}":', *tree(self.objects[name], given, omit=omit)]
         return out
 
 
@@ -251,31 +250,24 @@ def leaves(path: tuple[str, ...] | None, value: Any) -> Iterator[tuple[tuple[str
         yield path, value
 
 
-def members_of(text: str) -> Iterator[tuple[str, str]]:
-    """The (key, text as it stands) of an object's members, by the standard library's scanner."""
-    decoder, inside = json.JSONDecoder(), text[1:-1].strip()
-    at = 0
-    while at < len(inside):
-        first = at
-        name, at = decoder.raw_decode(inside, skip(inside, at))
-        _, at = decoder.raw_decode(inside, skip(inside, skip(inside, at) + 1))
-        at = skip(inside, at)
-        yield name, inside[first:at]
-        at += 1  # the comma
+def spread_members(text: str, branch: Mapping[str, Any]) -> list[Tokens]:
+    """What an object gives: its text as it is, or anew without what stands there already."""
+    members = json.loads(text)
+    if members.keys().isdisjoint(branch):
+        inside = text[1:-1].strip()
+        return [[inside]] if inside else []
+    return [
+        [key(name), json.dumps(value, ensure_ascii=False, separators=(",", ":"))]
+        for name, value in members.items()
+        if name not in branch
+    ]
 
 
-def skip(text: str, at: int) -> int:
-    """Over white space."""
-    while at < len(text) and text[at] in " \t\n\r":
-        at += 1
-    return at
-
-
-def tree(branch: Mapping[str, Any], spread: list[tuple[str, str]], *, omit: bool) -> Tokens:
+def tree(branch: Mapping[str, Any], given: str, *, omit: bool) -> Tokens:
     """An object: what a JSON column gives, without what stands here; then members and objects."""
-    members: list[Tokens] = [[text] for name, text in spread if name not in branch]
+    members = spread_members(given, branch)
     for name, inner in branch.items():
-        tokens = tree(inner, [], omit=omit) if isinstance(inner, dict) else inner
+        tokens = tree(inner, "{}", omit=omit) if isinstance(inner, dict) else inner
         if tokens is not ABSENT and not (omit and tokens is None):
             members.append([key(name), *(tokens or ["null"])])
     return ["{", *commas(members), "}"]

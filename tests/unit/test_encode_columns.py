@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.encode.columns import converter, is_object, json_literal
+from pipeline.encode.columns import BARE, QUOTED, converter, holds_json, is_object, json_literal
 from pipeline.errors import ConfigError
 
 JSON = {"ARROW:extension:name": "google:sqlType:json"}
@@ -33,13 +33,23 @@ def dressed(array: pa.Array, name: str) -> pa.Array:
 def texts(array: pa.Array, metadata: Any = None, **how: Any) -> tuple[list[str | None], bool]:
     """The converted values, and whether they go inside quotes."""
     found = converter(pa.field("x", array.type, metadata=metadata), **how)
-    return found.convert(array).to_pylist(), found.quoted
+    quoted = found.ends[0] == '"'
+    return found.within(QUOTED if quoted else BARE).convert(array).to_pylist(), quoted
 
 
 def test_times_are_unix_seconds_unless_said_otherwise() -> None:
     assert texts(MOMENT) == ([UNIX], False)
     assert texts(MOMENT, times="unix_ms") == ([UNIX + "000"], False)
     assert texts(MOMENT, times="iso8601") == ([ISO], True)
+
+
+def test_what_stands_in_the_ends_can_be_part_of_the_text() -> None:
+    found = converter(pa.field("x", MOMENT.type), times="iso8601")
+    assert found.within(BARE).ends == BARE
+    assert found.within(BARE).convert(MOMENT).to_pylist() == [f'"{ISO}"']
+    listed = pa.array([[1], [], None])
+    found = converter(pa.field("x", listed.type))
+    assert found.within(BARE).convert(listed).to_pylist() == ["[1]", "[]", None]
 
 
 @pytest.mark.parametrize("name", ["arrow.json", "google:sqlType:json", "test.other"])
@@ -90,6 +100,15 @@ def test_a_struct_without_fields_is_an_empty_object() -> None:
     array = pa.array([{}, None, {}], pa.struct([]))
     assert texts(array) == (["{}", None, "{}"], False)
     assert texts(array.slice(2)) == (["{}"], False)
+
+
+def test_json_is_found_at_any_depth() -> None:
+    doc = pa.field("doc", pa.string(), metadata=JSON)
+    deep = pa.list_(pa.struct([pa.field("a", pa.int64()), doc]))
+    for kind in (pa.json_(), deep, Dressed(deep, "test.deep")):
+        assert holds_json(pa.field("x", kind))
+    for kind in (pa.string(), pa.list_(pa.string()), Dressed(pa.string(), "test.text")):
+        assert not holds_json(pa.field("x", kind))
 
 
 def test_names_keep_their_characters_and_are_escaped() -> None:

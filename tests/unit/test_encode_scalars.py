@@ -179,7 +179,7 @@ def test_iso_has_as_many_digits_as_the_unit_and_takes_no_zone_for_utc() -> None:
         for zone in (None, "UTC", "+02:00"):
             array = pa.array([moment, None], pa.timestamp(unit)).cast(pa.timestamp(unit, "UTC"))
             array = array.cast(pa.timestamp(unit, zone))
-            assert iso_text(array).to_pylist() == [f"0001-02-03T04:05:06{fraction}Z", None]
+            assert iso_text(array).to_pylist() == [f"0001-02-03T04:05:06{fraction}", None]
 
 
 @pytest.mark.parametrize(
