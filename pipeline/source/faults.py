@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import grpc
 from google.api_core import exceptions as api
 from google.auth.exceptions import GoogleAuthError, TransportError
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
 from requests.exceptions import RequestException
 
 from pipeline.errors import ConfigError, CredentialsError, PipelineError, SourceError
@@ -26,6 +28,11 @@ _ROLES = (
 _QUERY_REASONS = frozenset(
     {"invalidQuery", "invalid", "notFound", "duplicate", "resourcesExceeded", _TOO_EXPENSIVE}
 )
+
+
+# In BigQuery's words for an offset beyond the end of a stream.
+_BEYOND = "has not been allocated yet"
+_STATUS_DETAILS = "grpc-status-details-bin"
 
 
 class MissingTable(SourceError):
@@ -48,7 +55,8 @@ def translated(where: str) -> Iterator[None]:
     except GoogleAuthError:
         raise CredentialsError(
             f"{where}: Google refuses the credentials. Check the service account key, and that "
-            "the account still exists."
+            "the account still exists; with `impersonate`, that it may act as that account "
+            "(roles/iam.serviceAccountTokenCreator)."
         ) from None
     except (RequestException, OSError) as error:
         raise SourceError(
@@ -111,8 +119,40 @@ def from_status(where: str, code: grpc.StatusCode, details: str) -> PipelineErro
         return MissingTable(f"{where}: the Storage Read API does not find the table: {details}")
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return ConfigError(f"{where}: the Storage Read API refuses the read: {details}")
+    if code is grpc.StatusCode.FAILED_PRECONDITION and _BEYOND in details:
+        return SourceError(
+            f"{where}: a read stream ends before the row up to which it was settled: {details}. "
+            "The session is not what it was. Once it has expired (6 hours after the run began), "
+            "the next run reads the same result anew; `retl state set`, with the time that "
+            "`retl state show` gives, starts over at once."
+        )
+    if code is grpc.StatusCode.DATA_LOSS:
+        return SourceError(
+            f"{where}: BigQuery can't give some rows of the result any more: {details}. What came "
+            "is settled. Run again; if it stays, `retl state set`, with the time that "
+            "`retl state show` gives, lets the query run anew."
+        )
     return SourceError(
         f"{where}: the Storage Read API failed ({code.name}): {details.rstrip('.')}. "
         "If it can't be reached, check `storage_endpoint` and the network (gRPC, port 443); then "
         "run again."
     )
+
+
+def retry_after(error: grpc.aio.AioRpcError) -> float | None:
+    """Seconds after which the service wants to be asked again: the RetryInfo of a status.
+
+    None when it says nothing of the kind.
+    """
+    for key, value in error.trailing_metadata() or ():
+        if key != _STATUS_DETAILS:
+            continue
+        info = error_details_pb2.RetryInfo()
+        try:
+            for detail in status_pb2.Status.FromString(value).details:
+                if detail.Unpack(info):
+                    delay = info.retry_delay
+                    return max(0.0, float(delay.seconds + delay.nanos / 1e9))
+        except DecodeError:
+            return None
+    return None

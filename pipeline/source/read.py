@@ -9,82 +9,52 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
 
 import grpc
 import pyarrow as pa
-from google.api_core.exceptions import Aborted, DeadlineExceeded, ServiceUnavailable, Unknown
-from google.api_core.retry import if_exception_type
-from google.api_core.retry_async import AsyncRetry
+from google.api_core.exceptions import GoogleAPICallError
+from google.api_core.gapic_v1.routing_header import to_grpc_metadata
 from google.cloud.bigquery_storage_v1 import types
 from google.cloud.bigquery_storage_v1.services.big_query_read import BigQueryReadAsyncClient
+from google.protobuf.message import DecodeError
 
-from pipeline.errors import ReadingExpired, SourceError
+from pipeline.errors import ReadingExpired, ResultExpired, SourceError
 from pipeline.model import Span
-from pipeline.source.faults import MissingTable, from_status, translated
+from pipeline.source.faults import MissingTable, retry_after, translated
+from pipeline.source.frame import ArrowFrame, Decoder, cut
+from pipeline.source.idle import Idle
+from pipeline.source.patience import Patience
 
 _READ_ROWS = "/google.cloud.bigquery.storage.v1.BigQueryRead/ReadRows"
 # No message for this long, in seconds, is a dead stream; asking for it is what starts the clock,
 # so that a slow destination, which does not ask, never trips it.
 _IDLE = 120.0
-# Creating a session: one try, and all tries, in seconds. The library's own default is ten minutes.
-_SESSION_TIMEOUT, _SESSION_PATIENCE = 30.0, 60.0
-_SESSION_RETRY = AsyncRetry(
-    predicate=if_exception_type(ServiceUnavailable, DeadlineExceeded, Aborted, Unknown),
-    initial=0.2,
-    maximum=5.0,
-    timeout=_SESSION_PATIENCE,
-)
-_FIRST_WAIT, _LAST_WAIT = 0.2, 20.0
-_MOST_FUTILE = 8
-_PASSING = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.ABORTED,
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-    }
-)
-# INTERNAL passes only where it speaks of the connection. Source: Google's own clients.
-_PASSING_INTERNAL = (
-    "rst_stream",
-    "rst stream",
-    "eos on data frame",
-    "http/2 error code: internal_error",
-    "connection closed with unknown cause",
-)
+# Creating a session, one try, in seconds. The library's own default is ten minutes.
+_SESSION_TIMEOUT = 30.0
+# A session is not asked for rows so long after its end, in seconds: our clock may be ahead.
+_CLOCK_SKEW = 300.0
 
-_Response = types.ReadRowsResponse.pb()
 _Request = types.ReadRowsRequest.pb()
 
 
-class ArrowFrame:
-    """One ReadRows message: a serialized RecordBatch."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What of a table is read; by default all of it, as it is now.
 
-    __slots__ = ("_message", "_schema", "_where", "nbytes", "span")
+    row_restriction: a condition in SQL. fields: columns, and fields of STRUCTs as `column.field`.
+    """
 
-    def __init__(
-        self, message: object, nbytes: int, span: Span, schema: pa.Schema, where: str
-    ) -> None:
-        self._message, self._schema, self._where = message, schema, where
-        self.nbytes, self.span = nbytes, span
+    row_restriction: str = ""
+    fields: tuple[str, ...] = ()
+    snapshot_time: datetime | None = None
 
-    def record_batch(self) -> pa.RecordBatch:
-        """See `pipeline.ports.Frame`."""
-        data = pa.py_buffer(self._message.arrow_record_batch.serialized_record_batch)  # type: ignore[attr-defined]  # a generated message
-        try:
-            batch = pa.ipc.read_record_batch(data, self._schema)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise SourceError(f"{self._where}: a message of the read stream is broken.") from error
-        if batch.num_rows != self.span.rows:
-            raise SourceError(
-                f"{self._where}: a message of the read stream says {self.span.rows} rows and holds "
-                f"{batch.num_rows}. Run again; if it stays, report it to Google."
-            )
-        return batch
+
+_EVERYTHING = Selection()
 
 
 async def create_session(
@@ -95,31 +65,71 @@ async def create_session(
     streams: int,
     compress: bool,
     where: str,
+    selection: Selection = _EVERYTHING,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> types.ReadSession:
     """A session of at most `streams` streams on `table` (`projects/p/datasets/d/tables/t`)."""
     codecs = types.ArrowSerializationOptions.CompressionCodec
     codec = codecs.LZ4_FRAME if compress else codecs.COMPRESSION_UNSPECIFIED
     options = types.ReadSession.TableReadOptions(
-        arrow_serialization_options=types.ArrowSerializationOptions(buffer_compression=codec)
+        arrow_serialization_options=types.ArrowSerializationOptions(buffer_compression=codec),
+        row_restriction=selection.row_restriction,
+        selected_fields=selection.fields,
     )
     session = types.ReadSession(
-        table=table, data_format=types.DataFormat.ARROW, read_options=options
+        table=table,
+        data_format=types.DataFormat.ARROW,
+        read_options=options,
+        table_modifiers=types.ReadSession.TableModifiers(snapshot_time=selection.snapshot_time),
     )
-    try:
-        with translated(where):
-            return await client.create_read_session(
-                parent=f"projects/{project}",
-                read_session=session,
-                max_stream_count=streams,
-                retry=_SESSION_RETRY,
-                timeout=_SESSION_TIMEOUT,
-            )
-    except MissingTable as error:
-        raise ReadingExpired(f"{where}: the query's result is gone.") from error
+    patience = Patience(where, random.uniform)
+    while True:
+        try:
+            with translated(where):
+                try:
+                    found = await client.create_read_session(
+                        parent=f"projects/{project}",
+                        read_session=session,
+                        max_stream_count=streams,
+                        retry=None,
+                        timeout=_SESSION_TIMEOUT,
+                    )
+                    break
+                except GoogleAPICallError as error:
+                    refusal = error.response
+                    if not isinstance(refusal, grpc.aio.AioRpcError) or _is_missing(refusal):
+                        raise
+                    code, details = refusal.code(), refusal.details() or ""
+                    wait = patience.failed(code, details, retry_after(refusal))
+        except MissingTable as error:
+            raise ResultExpired(f"{where}: the table or query's result is gone: {error}") from error
+        await sleep(wait)
+    # Under a restriction the estimate may be of the rows before it.
+    if found.estimated_row_count and not found.streams and not selection.row_restriction:
+        raise SourceError(
+            f"{where}: BigQuery's read session has {found.estimated_row_count:,} rows and no "
+            "streams to read them from. Run again."
+        )
+    return found
+
+
+def row_count(session: types.ReadSession) -> int | None:
+    """How many rows a session has; None when it does not say: 0 is also what is left out."""
+    rows: int = session.estimated_row_count
+    return rows if rows or not session.streams else None
+
+
+def _is_missing(error: grpc.aio.AioRpcError) -> bool:
+    return error.code() is grpc.StatusCode.NOT_FOUND
 
 
 class StreamReader:
-    """Reads the streams of a session."""
+    """Reads the streams of a session.
+
+    headers: metadata of every call, beside the routing. expires: Unix seconds at which the
+    session ends. renew: another channel for one that fell silent, or whose credentials were
+    refused. idle: seconds.
+    """
 
     def __init__(
         self,
@@ -127,69 +137,85 @@ class StreamReader:
         schema: pa.Schema,
         *,
         where: str,
-        idle: float = _IDLE,
+        headers: Sequence[tuple[str, str]] = (),
+        expires: int | None = None,
+        renew: Callable[[grpc.aio.Channel], grpc.aio.Channel] = lambda channel: channel,
+        idle: float | None = None,
+        now: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        self._call = channel.unary_stream(
-            _READ_ROWS, request_serializer=None, response_deserializer=None
-        )
-        self._schema, self._where = schema, where
-        self._idle, self._sleep, self._uniform = idle, sleep, uniform
+        self._channel, self._renew, self._headers = channel, renew, headers
+        self._schema, self._where, self._expires = schema, where, expires
+        self._decoder = Decoder(schema, where)
+        self._idle = _IDLE if idle is None else idle
+        self._now, self._sleep, self._uniform = now, sleep, uniform
 
     async def read(self, name: str, number: int, first: int) -> AsyncGenerator[ArrowFrame, None]:
-        """Frames of the stream `name`, which is the run's stream `number`, from row `first`."""
-        at, futile = first, 0
+        """Frames of the stream `name`, which is the run's stream `number`, from row `first`.
+
+        Raises what `pipeline.ports.Source.read` raises.
+        """
+        at, patience = first, Patience(self._where, self._uniform)
         while True:
+            idle = self._idle * patience.stretch
             try:
-                async with aclosing(self._read_once(name, number, at)) as frames:
+                async with aclosing(self._read_once(name, number, at, idle)) as frames:
                     async for frame in frames:
-                        at, futile = frame.span.end, 0
+                        at = frame.span.end
+                        patience.progressed()
+                        idle = self._idle
                         yield frame
             except grpc.aio.AioRpcError as error:
-                futile += 1
-                self._check(error, futile)
+                code, details = error.code(), error.details() or ""
+                wait = patience.failed(code, details, retry_after(error))
+                if code is grpc.StatusCode.UNAUTHENTICATED:
+                    self._channel = self._renew(self._channel)
             except TimeoutError:
-                futile += 1
-                if futile > _MOST_FUTILE:
-                    details = f"no message for {self._idle:g} s"
-                    code = grpc.StatusCode.DEADLINE_EXCEEDED
-                    raise from_status(self._where, code, details) from None
+                wait = patience.idle(idle)
+                self._channel = self._renew(self._channel)  # it may be the connection
+            except DecodeError:
+                wait = patience.broken("no ReadRowsResponse")
             else:
                 return
-            top = min(_LAST_WAIT, _FIRST_WAIT * 2.0**futile)
-            await self._sleep(self._uniform(0.0, top))
+            await self._sleep(wait)
 
     async def _read_once(
-        self, name: str, number: int, first: int
+        self, name: str, number: int, first: int, idle: float
     ) -> AsyncGenerator[ArrowFrame, None]:
+        if self._expires is not None and self._now() > self._expires + _CLOCK_SKEW:
+            raise ReadingExpired(f"{self._where}: the read session's time is over.")
         request = _Request(read_stream=name, offset=first).SerializeToString()
-        routing = (("x-goog-request-params", f"read_stream={name}"),)
-        call = self._call(request, metadata=routing)
+        # Bytes in, bytes out: what the official client calls, without its wrappers.
+        call = self._channel.unary_stream(_READ_ROWS)(
+            request, metadata=(to_grpc_metadata((("read_stream", name),)), *self._headers)
+        )
+        waits = Idle()
         try:
-            while True:
-                async with asyncio.timeout(self._idle):
-                    raw = await call.read()
-                if raw is grpc.aio.EOF:
-                    return
-                message = _Response.FromString(raw)
+            while (raw := await waits.wait(call.read(), idle)) is not grpc.aio.EOF:
+                rows, message = cut(raw)
+                if message.arrow_schema.serialized_schema:
+                    self._check_schema(message.arrow_schema.serialized_schema)
                 if message.row_count:
                     span = Span(stream=number, first=first, rows=message.row_count)
-                    first = span.end
-                    yield ArrowFrame(message, len(raw), span, self._schema, self._where)
+                    first, idle = span.end, self._idle
+                    frame = ArrowFrame(rows, len(raw), span, self._decoder)
+                    del raw, rows, message  # the frame alone holds them, until it is decoded
+                    yield frame
+                elif rows:
+                    raise DecodeError("rows without their number")
         finally:
+            waits.close()
             call.cancel()
 
-    def _check(self, error: grpc.aio.AioRpcError, futile: int) -> None:
-        """Return if it is worth another try; else raise."""
-        code, details = error.code(), error.details() or ""
-        if code is grpc.StatusCode.NOT_FOUND or (
-            code is grpc.StatusCode.FAILED_PRECONDITION and "expired" in details.lower()
-        ):
-            raise ReadingExpired(f"{self._where}: the read session is gone: {details}") from None
-        passing = code in _PASSING or (
-            code is grpc.StatusCode.INTERNAL
-            and any(sign in details.lower() for sign in _PASSING_INTERNAL)
-        )
-        if not passing or futile > _MOST_FUTILE:
-            raise from_status(self._where, code, details) from None
+    def _check_schema(self, serialized: bytes) -> None:
+        """A stream's first message carries its schema: rows of another one can't be read."""
+        try:
+            schema = pa.ipc.read_schema(pa.py_buffer(serialized))
+        except (pa.ArrowException, OSError) as error:
+            raise DecodeError("no schema") from error
+        if schema.names != self._schema.names or schema.types != self._schema.types:
+            raise ReadingExpired(
+                f"{self._where}: the columns of a read stream are not those of its session any "
+                f"more: {', '.join(schema.names)}."
+            )

@@ -64,6 +64,7 @@ class Tables:
         *,
         row_restriction: str = "",
         selected_fields: Sequence[str] = (),
+        snapshot_time: float | None = None,
     ) -> pa.RecordBatchReader:
         if dataset == "forbidden":
             raise access_denied(project, dataset, table)

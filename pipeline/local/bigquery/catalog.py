@@ -37,6 +37,10 @@ from pipeline.local.bigquery.types import from_duckdb as column_of_duckdb
 
 FORBIDDEN = "forbidden"
 
+PARTITION_TIME = "_PARTITIONTIME"
+"""The column, in no schema, of the day on which a row came into a table that is partitioned so."""
+_PARTITION_COLUMN = Column(name=PARTITION_TIME, kind="TIMESTAMP")
+
 # Bytes of one value as BigQuery counts them:
 # https://cloud.google.com/bigquery/docs/reference/standard-sql/data-types#data_type_sizes
 _FIXED_SIZES = {
@@ -88,6 +92,7 @@ class Catalog:
         self._lock = threading.Lock()
         self._writing = threading.RLock()
         self._created: dict[TableName, float] = {}
+        self._modified: dict[TableName, float] = {}
         self._sizes: dict[TableName, Mapping[str, int]] = {}
         self._provided: dict[tuple[str, str], Provided] = {}
         self._opened = time.time()
@@ -219,7 +224,23 @@ class Catalog:
             if column.name in required and not column.repeated
             else column
             for column in columns
+            if column.name != PARTITION_TIME
         )
+
+    def is_partitioned(self, name: TableName) -> bool:
+        """Whether the table is partitioned by the time of ingestion. False: no such table."""
+        with self.cursor() as cursor:
+            row = cursor.execute(
+                "SELECT 1 FROM information_schema.columns WHERE table_schema = ? "
+                "AND table_name = ? AND column_name = ?",
+                [schema_name(name.project, name.dataset), name.table, PARTITION_TIME],
+            ).fetchone()
+        return row is not None
+
+    def all_columns(self, name: TableName) -> tuple[Column, ...]:
+        """The table's schema with its pseudo column. Raises what `columns` raises."""
+        columns = self.columns(name)
+        return (*columns, _PARTITION_COLUMN) if self.is_partitioned(name) else columns
 
     def info(self, name: TableName) -> TableInfo:
         """What tables.get answers. Raises LocalError(notFound | accessDenied)."""
@@ -239,6 +260,10 @@ class Catalog:
             nbytes=0 if kind == "VIEW" else nbytes,
             created=self._created.get(name, self._opened),
         )
+
+    def modified(self, name: TableName) -> float:
+        """Unix seconds of the table's last change, as far as this process knows."""
+        return self._modified.get(name, self._opened)
 
     def rows(self, name: TableName) -> int:
         """How many rows a table has."""
@@ -265,6 +290,7 @@ class Catalog:
     def changed(self, name: TableName, *, created: bool = False) -> None:
         """Forget what was known of a table's contents."""
         self._sizes.pop(name, None)
+        self._modified[name] = time.time()
         if created:
             self._created[name] = time.time()
 
@@ -322,12 +348,16 @@ def result_columns(relation: Any) -> tuple[Column, ...]:
     )
 
 
-def definitions(columns: Sequence[Column]) -> str:
-    """The columns of a CREATE TABLE of DuckDB's."""
-    return ", ".join(
+def definitions(columns: Sequence[Column], *, partitioned: bool = False) -> str:
+    """The columns of a CREATE TABLE of DuckDB's. partitioned: by the time of ingestion."""
+    parts = [
         f"{quoted(column.name)} {duckdb_type(column)}{' NOT NULL' if column.required else ''}"
         for column in columns
-    )
+    ]
+    if partitioned:
+        kind = duckdb_type(_PARTITION_COLUMN)
+        parts.append(f"{quoted(PARTITION_TIME)} {kind} DEFAULT date_trunc('day', now())")
+    return ", ".join(parts)
 
 
 def _schema(project: str, dataset: str) -> str:

@@ -1,6 +1,7 @@
 """CREATE and DROP of tables, views and datasets: their plans.
 
-Partitioning, clustering and OPTIONS are accepted and have no effect here.
+Partitioning, clustering and OPTIONS are accepted and have no effect here, but for partitions by the
+time of ingestion, which have their pseudo columns (pseudo.py).
 """
 
 # ruff: noqa: S608 - names are quoted, and DuckDB takes no names as parameters
@@ -10,7 +11,7 @@ from __future__ import annotations
 from sqlglot import exp
 
 from pipeline.local.bigquery.analysis import UNKNOWN
-from pipeline.local.bigquery.catalog import definitions
+from pipeline.local.bigquery.catalog import PARTITION_TIME, definitions
 from pipeline.local.bigquery.coerce import Unassignable, assigned, canonical
 from pipeline.local.bigquery.errors import already_exists, invalid_query, not_found, unsupported
 from pipeline.local.bigquery.plan import Plan, Scope
@@ -49,8 +50,11 @@ def plan_create(tree: exp.Expr, scope: Scope) -> Plan:  # noqa: C901 - a table o
     verb = "CREATE OR REPLACE TABLE" if replaces else "CREATE TABLE"
     if kind == "CREATE_TABLE":
         columns = _columns(tree, scope)
-        statement = f"{verb} {table_sql(target)} ({definitions(columns)})"
+        listed = definitions(columns, partitioned=_by_ingestion(tree))
+        statement = f"{verb} {table_sql(target)} ({listed})"
         return Plan(kind=kind, statements=(statement, *_defaults(tree, target)), target=target)
+    if _by_ingestion(tree):
+        raise unsupported("a query in CREATE TABLE ... PARTITION BY _PARTITIONDATE")
     query = scope.query(tree.expression)
     text = query.sql
     if isinstance(tree.this, exp.Schema):
@@ -107,6 +111,13 @@ def _dropped(tree: exp.Expr) -> exp.Expr:
 def _has(tree: exp.Expr, cls: type[exp.Expr]) -> bool:
     properties = tree.args.get("properties")
     return properties is not None and any(isinstance(p, cls) for p in properties.expressions)
+
+
+def _by_ingestion(tree: exp.Expr) -> bool:
+    """Whether PARTITION BY names a pseudo column."""
+    found = tree.find(exp.PartitionedByProperty)
+    names = {each.name.upper() for each in found.find_all(exp.Identifier)} if found else set()
+    return bool(names & {PARTITION_TIME, "_PARTITIONDATE"})
 
 
 def _target(tree: exp.Expr, scope: Scope) -> TableName:

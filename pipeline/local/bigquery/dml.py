@@ -28,7 +28,8 @@ def plan_insert(tree: exp.Expr, scope: Scope) -> Plan:
     target = name_of(tree.this)
     columns = _target_columns(target, scope)
     listed = tree.this.expressions if isinstance(tree.this, exp.Schema) else []
-    chosen = [_column(columns, item, target, scope) for item in listed] or list(columns)
+    known = scope.warehouse.all_columns(target)
+    chosen = [_column(known, item, target, scope) for item in listed] or list(columns)
     source = tree.expression
     if isinstance(source, exp.Values):
         text, width = _values(source, chosen, scope)

@@ -17,7 +17,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.local.bigquery import execute, sql
+from sqlglot import exp
+
+from pipeline.local.bigquery import execute, parameters, sql
 from pipeline.local.bigquery.catalog import interrupt
 from pipeline.local.bigquery.errors import LocalError, already_exists, unsupported
 from pipeline.local.bigquery.plan import Plan
@@ -37,7 +39,10 @@ _LEAST_BILLED = 10 * _MEGABYTE
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
-    """One job. Times are Unix seconds; `done` resolves, always to None, when it ended."""
+    """One job. Times are Unix seconds; `done` resolves, always to None, when it ended.
+
+    timeout: seconds from its creation. cancelled: why it was asked to end early; else empty.
+    """
 
     project: str
     id: str
@@ -45,6 +50,8 @@ class Job:
     configuration: dict[str, Any]
     created: float
     labels: Mapping[str, str]
+    parameters: Mapping[str, exp.Expr] = field(default_factory=dict)
+    timeout: float | None = None
     done: Future[None] = field(default_factory=Future)
     state: str = "PENDING"
     started: float | None = None
@@ -59,7 +66,7 @@ class Job:
     rows: int | None = None
     changed_rows: int | None = None
     target: TableName | None = None
-    cancelled: bool = False
+    cancelled: str = ""
     cursor: Any = None
 
 
@@ -108,8 +115,9 @@ class Jobs:
         statements = sql.parse(job.query)
         job.kind = sql.script_type(statements)
         if len(statements) == 1:
+            bound = parameters.bind(statements[0], job.parameters, job.query)
             plan = execute.prepare(
-                self.warehouse, statements[0], _defaults(project, job.configuration), job.query
+                self.warehouse, bound, _defaults(project, job.configuration), job.query
             )
             self._note(job, plan)
             job.columns = plan.columns
@@ -129,12 +137,19 @@ class Jobs:
             ended = [k for k, other in self._jobs.items() if other.state == "DONE"]
             for old in ended[: max(0, len(self._jobs) - _KEPT_JOBS)]:
                 del self._jobs[old]
+        if job.timeout is not None:
+            timer = threading.Timer(
+                job.timeout, self.cancel, [job, f"Job timed out after {job.timeout:g}s"]
+            )
+            timer.daemon = True
+            timer.start()
+            job.done.add_done_callback(lambda _: timer.cancel())
         self._pool.submit(self._run, job)
         return job
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: Job, why: str = "User requested cancellation") -> None:
         """Ask a job to stop; it ends soon, as cancelled or, if it was quicker, as it did."""
-        job.cancelled = True
+        job.cancelled = job.cancelled or why
         threading.Thread(target=_interrupt, args=(job,), daemon=True).start()
 
     # --------------------------------------------------------------------------- running
@@ -149,9 +164,8 @@ class Jobs:
             raise LocalError("invalid", "Required parameter is missing: query")
         if str(query.get("useLegacySql", True)).lower() != "false":
             raise unsupported("legacy SQL; set useLegacySql to false")
-        if query.get("queryParameters"):
-            raise unsupported("query parameters")
         labels = dict(configuration.get("labels") or {})
+        timeout = configuration.get("jobTimeoutMs")
         return Job(
             project=project,
             id=job_id,
@@ -159,6 +173,8 @@ class Jobs:
             configuration=dict(query),
             created=self._clock(),
             labels=labels,
+            parameters=parameters.read(query),
+            timeout=None if timeout is None else int(timeout) / 1000,
         )
 
     def _run(self, job: Job) -> None:
@@ -169,7 +185,7 @@ class Jobs:
                 job.cursor = cursor
                 self._statements(job, cursor)
         except LocalError as error:
-            job.error = error
+            job.error = _stopped(job) if error.reason == "stopped" else error
         except Exception as error:  # noqa: BLE001 - a fault of ours must still end the job
             _log.exception("A job of the local BigQuery failed")
             job.error = LocalError("internalError", f"The local BigQuery failed: {error!r}")
@@ -186,10 +202,9 @@ class Jobs:
         defaults = _defaults(job.project, job.configuration)
         for statement in statements:
             if job.cancelled:
-                raise LocalError(
-                    "stopped", "Job execution was cancelled: User requested cancellation"
-                )
-            plan = execute.prepare(self.warehouse, statement, defaults, job.query)
+                raise _stopped(job)
+            bound = parameters.bind(statement, job.parameters, job.query)
+            plan = execute.prepare(self.warehouse, bound, defaults, job.query)
             self._note(job, plan)
             self._guard(job)
             if plan.kind == "SELECT":
@@ -251,6 +266,10 @@ class Jobs:
                     self.warehouse.drop_table(job.result)
                 except LocalError:
                     continue  # dropped before
+
+
+def _stopped(job: Job) -> LocalError:
+    return LocalError("stopped", f"Job execution was cancelled: {job.cancelled}")
 
 
 def _interrupt(job: Job) -> None:

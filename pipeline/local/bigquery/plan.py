@@ -15,6 +15,7 @@ from sqlglot import exp
 from pipeline.local.bigquery.analysis import UNKNOWN, Analysis, analyse, number
 from pipeline.local.bigquery.catalog import result_columns
 from pipeline.local.bigquery.errors import LocalError, unsupported
+from pipeline.local.bigquery.pseudo import expand
 from pipeline.local.bigquery.rewrite import name_outputs, to_duckdb
 from pipeline.local.bigquery.sql import Defaults, TableName, at, resolve
 from pipeline.local.bigquery.types import Column
@@ -66,8 +67,9 @@ class Scope:
 
     def analyse(self, query: exp.Expr) -> Analysis:
         """Resolve, number and type a query, in place. Raises LocalError for unknown tables."""
+        expand(query, self.warehouse, self.defaults, self.sql)
         names = resolve(query, self.defaults, self.sql)
-        schemas = {name: self.warehouse.columns(name) for name in names}
+        schemas = {name: self.warehouse.all_columns(name) for name in names}
         for name in names:
             if self.warehouse.provided(name) is not None:
                 raise unsupported(f"queries of {name} other than SELECT *")

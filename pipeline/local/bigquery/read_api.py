@@ -3,8 +3,9 @@
 Messages of rows are put together from ready bytes; protobuf objects exist for requests and for
 the few fields around the rows. Blocking work (a query, writing a snapshot) runs in threads.
 Statuses and wordings follow what clients of the service report.
-What is refused though the service knows it: AVRO, snapshot_time, sample_percentage and
-response_compression_codec; by synthetic tables also row_restriction.
+What is refused though the service knows it: AVRO, sample_percentage and
+response_compression_codec; by synthetic tables also row_restriction; snapshot_time from before a
+table's last change.
 Knows no SQL and no sessions' storage.
 """
 
@@ -15,17 +16,17 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
-from urllib.parse import parse_qs
 
 import grpc
 import grpc.aio
 import pyarrow as pa
 from google.cloud.bigquery_storage_v1 import types
-from google.protobuf.message import DecodeError
 
+from pipeline.local.bigquery.damage import by_itself, garbled, reordered, schema_bytes, truncated
 from pipeline.local.bigquery.errors import STATUS_OF_HTTP, LocalError
 from pipeline.local.bigquery.memory import MemoryTable
 from pipeline.local.bigquery.messages import MESSAGE_BYTES, MESSAGE_ROWS, Messages, Snapshot, tail
+from pipeline.local.bigquery.read_checks import CODECS, check_options, check_routing, invalid, parse
 from pipeline.local.bigquery.sessions import ReadRefusal, Session, Sessions, stream_count
 from pipeline.local.bigquery.strike import strike
 from pipeline.local.bigquery.wire import rows_response, session_response, split_response
@@ -38,11 +39,6 @@ _CreateReadSessionRequest = types.CreateReadSessionRequest.pb()
 _ReadRowsRequest = types.ReadRowsRequest.pb()
 _SplitReadStreamRequest = types.SplitReadStreamRequest.pb()
 
-_CODECS = {
-    types.ArrowSerializationOptions.CompressionCodec.COMPRESSION_UNSPECIFIED: None,
-    types.ArrowSerializationOptions.CompressionCodec.LZ4_FRAME: "lz4",
-    types.ArrowSerializationOptions.CompressionCodec.ZSTD: "zstd",
-}
 _PARENT = re.compile(r"projects/([^/]+)")
 _TABLE = re.compile(r"projects/([^/]+)/datasets/([^/]+)/tables/([^/]+)")
 
@@ -69,6 +65,7 @@ class Tables(Protocol):
         *,
         row_restriction: str = "",
         selected_fields: tuple[str, ...] = (),
+        snapshot_time: float | None = None,
     ) -> pa.RecordBatchReader | pa.Table:
         """The table's rows in BigQuery's Arrow types. Raises LocalError."""
 
@@ -100,6 +97,7 @@ class ReadApi:
         self._message_bytes = message_bytes
         self._message_rows = message_rows
         self._directory = directory
+        self._lost: set[str] = set()  # tables that a fault made away with
 
     def handlers(self) -> Any:
         """The service as a grpc.GenericRpcHandler; bytes in, bytes out."""
@@ -123,9 +121,11 @@ class ReadApi:
         if fault is not None and not fault.taken:
             await strike(fault, context)
         try:
-            request = _parse(_CreateReadSessionRequest, data)
-            _check_routing(context, "read_session.table", request.read_session.table)
-            answer = await self._create_session(request)
+            request = parse(_CreateReadSessionRequest, data)
+            check_routing(context, "read_session.table", request.read_session.table)
+            if fault is not None and fault.lose:
+                self._lost.add(request.read_session.table)
+            answer = await self._create_session(request, fault.wrong if fault else None)
         except (ReadRefusal, LocalError) as error:
             await _refuse(error, context)
         if fault is not None and fault.taken:
@@ -134,42 +134,59 @@ class ReadApi:
 
     async def _read(self, data: bytes, context: Any) -> AsyncIterator[bytes]:
         fault = self._faults.next("read_rows")
-        if fault is not None and fault.after_messages is None:
+        if fault is not None and fault.after_messages is None and by_itself(fault):
             await strike(fault, context)
             fault = None
         try:
-            request = _parse(_ReadRowsRequest, data)
-            _check_routing(context, "read_stream", request.read_stream)
+            request = parse(_ReadRowsRequest, data)
+            check_routing(context, "read_stream", request.read_stream)
             session, stream = self._sessions.find(request.read_stream)
             index, skip = session.seek(stream, request.offset)
-            schema = session.messages.schema.serialize().to_pybytes()
+            schema = schema_bytes(session.messages.schema, fault)
             rows, base = session.stream_rows(stream), session.messages.starts[stream.first]
             sent = 0
             while index < stream.stop:
-                fault = await _strike_after(fault, sent, context)
+                due = fault if fault is not None and sent >= (fault.after_messages or 0) else None
+                fault = None if due else fault
+                if due is not None:
+                    await strike(due, context)
+                    self._lose(due, session)
+                    if due.wrong == "ended":
+                        return
                 self._sessions.check(session, stream)
                 first, end = (
                     session.messages.starts[index] + skip,
                     session.messages.starts[index + 1],
                 )
-                yield rows_response(
-                    _pieces(session, index, skip),
+                wrong = due.wrong if due else None
+                pieces = _pieces(session, index, skip)
+                answer = rows_response(
+                    garbled(pieces) if wrong == "garbled" else pieces,
                     rows=end - first,
                     progress=((first - base) / rows, (end - base) / rows),
                     schema=b"" if sent else schema,
                 )
+                yield truncated(answer) if wrong == "truncated" else answer
                 sent, index, skip = sent + 1, index + 1, 0
-            await _strike_after(fault, sent, context)
+            if fault is not None and sent >= (fault.after_messages or 0):
+                await strike(fault, context)
         except ReadRefusal as error:
             await _refuse(error, context)
+
+    def _lose(self, fault: Fault, session: Session) -> None:
+        """End the session, and let its table be gone, if that is the fault."""
+        if fault.lose:
+            session.close()
+        if fault.lose == "table":
+            self._lost.add(session.table)
 
     async def _split(self, data: bytes, context: Any) -> bytes:
         fault = self._faults.next("split_read_stream")
         if fault is not None:
             await strike(fault, context)
         try:
-            request = _parse(_SplitReadStreamRequest, data)
-            _check_routing(context, "name", request.name)
+            request = parse(_SplitReadStreamRequest, data)
+            check_routing(context, "name", request.name)
             parts = self._sessions.split(request.name, request.fraction)
         except ReadRefusal as error:
             await _refuse(error, context)
@@ -177,16 +194,17 @@ class ReadApi:
 
     # --------------------------------------------------------------------- creating sessions
 
-    async def _create_session(self, request: Any) -> bytes:
+    async def _create_session(self, request: Any, wrong: str | None) -> bytes:
+        """wrong: what is to be wrong with the session; see `pipeline.local.fault.WRONG`."""
         wanted = request.read_session
         parent, table = _PARENT.fullmatch(request.parent), _TABLE.fullmatch(wanted.table)
         if parent is None:
-            raise _invalid(f"parent {request.parent!r} is not of the form projects/PROJECT")
+            raise invalid(f"parent {request.parent!r} is not of the form projects/PROJECT")
         if table is None:
-            raise _invalid(
+            raise invalid(
                 f"table {wanted.table!r} is not of the form projects/P/datasets/D/tables/T"
             )
-        _check_options(wanted)
+        check_options(wanted)
         # Checked before a snapshot is made for nothing.
         least, most = request.preferred_min_stream_count, request.max_stream_count
         stream_count(0, 0, most=most, least=least)
@@ -197,35 +215,51 @@ class ReadApi:
                 f"permission for '{request.parent}'",
             )
         options = wanted.read_options
-        codec = _CODECS[options.arrow_serialization_options.buffer_compression]
+        codec = CODECS[options.arrow_serialization_options.buffer_compression]
         synthetic = self._synthetic.get((table[2], table[3]))
         if synthetic is not None and not most:
             most = max(least, synthetic.streams)
+        if wanted.table in self._lost:
+            raise ReadRefusal("NOT_FOUND", f"Not found: Table {table[1]}:{table[2]}.{table[3]}")
         messages = await asyncio.to_thread(
-            self._messages, synthetic, table.groups(), options, codec
+            self._messages, synthetic, table.groups(), wanted, codec, wrong
         )
         count = stream_count(messages.starts[-1], len(messages.starts) - 1, most=most, least=least)
-        session = self._sessions.add(parent[1], messages, codec=codec, streams=count)
+        session = self._sessions.add(
+            parent[1],
+            messages,
+            codec=codec,
+            streams=0 if wrong == "no_streams" else count,
+            table=wanted.table,
+            lopsided=wrong == "one_huge_stream",
+        )
         return session_response(wanted, session)
 
     def _messages(
         self,
         synthetic: MemoryTable | None,
         table: tuple[str | Any, ...],
-        options: Any,
+        wanted: Any,
         codec: str | None,
+        wrong: str | None,
     ) -> Messages:
-        fields = tuple(options.selected_fields)
+        options, modifiers = wanted.read_options, wanted.table_modifiers
+        fields, snapshot = tuple(options.selected_fields), None
+        if modifiers.HasField("snapshot_time"):
+            snapshot = modifiers.snapshot_time.ToNanoseconds() / 1e9
         if synthetic is not None:
             if options.row_restriction:
                 raise ReadRefusal("UNIMPLEMENTED", "a synthetic table takes no row_restriction")
             return synthetic.messages(codec=codec, selected_fields=fields)
         rows = self._tables.table(
-            *table, row_restriction=options.row_restriction, selected_fields=fields
+            *table,
+            row_restriction=options.row_restriction,
+            selected_fields=fields,
+            snapshot_time=snapshot,
         )
         try:
             return Snapshot(
-                rows,
+                reordered(rows) if wrong == "reordered" else rows,
                 codec=codec,
                 message_bytes=self._message_bytes,
                 message_rows=self._message_rows,
@@ -248,47 +282,6 @@ async def start(api: ReadApi, *, host: str = "127.0.0.1", port: int = 0) -> tupl
     return server, bound
 
 
-# ------------------------------------------------------------------------------- checks
-
-
-def _invalid(message: str) -> ReadRefusal:
-    return ReadRefusal("INVALID_ARGUMENT", f"request failed: {message}")
-
-
-def _parse(kind: Any, data: bytes) -> Any:
-    try:
-        return kind.FromString(data)
-    except DecodeError as error:
-        raise _invalid(f"not a {kind.DESCRIPTOR.name}") from error
-
-
-def _check_options(session: Any) -> None:
-    """Refuse what would otherwise be silently left undone."""
-    options, formats = session.read_options, types.DataFormat
-    unsupported = {
-        "data_format AVRO; ask for ARROW": session.data_format == formats.AVRO,
-        "table_modifiers.snapshot_time": session.table_modifiers.HasField("snapshot_time"),
-        "read_options.sample_percentage": options.HasField("sample_percentage"),
-        "read_options.response_compression_codec": options.response_compression_codec != 0,
-    }
-    for what, asked in unsupported.items():
-        if asked:
-            raise ReadRefusal("UNIMPLEMENTED", f"the local BigQuery does not support {what}")
-    if session.data_format != formats.ARROW:
-        raise _invalid("data_format must be set to ARROW")
-    if options.arrow_serialization_options.buffer_compression not in _CODECS:
-        raise _invalid("unknown buffer_compression")
-
-
-def _check_routing(context: Any, key: str, value: str) -> None:
-    """A routing header, if there is one, must name what the request names."""
-    for name, text in context.invocation_metadata() or ():
-        if name == "x-goog-request-params":
-            named = parse_qs(text).get(key)
-            if named is not None and named != [value]:
-                raise _invalid(f"x-goog-request-params has another {key} than the request")
-
-
 async def _refuse(error: ReadRefusal | LocalError, context: Any) -> NoReturn:
     if isinstance(error, ReadRefusal):
         code = error.code
@@ -298,15 +291,8 @@ async def _refuse(error: ReadRefusal | LocalError, context: Any) -> NoReturn:
     raise AssertionError("abort raises")
 
 
-async def _strike_after(fault: Fault | None, sent: int, context: Any) -> Fault | None:
-    """Let the fault happen if its time has come; the fault that is still to come."""
-    if fault is None or sent < (fault.after_messages or 0):
-        return fault
-    await strike(fault, context)
-    return None
-
-
 def _pieces(session: Session, index: int, skip: int) -> tuple[bytes | memoryview, ...]:
+    """Message `index` without its first `skip` rows."""
     pieces = session.messages.pieces(index)
     if not skip:
         return pieces

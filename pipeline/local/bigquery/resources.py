@@ -46,6 +46,8 @@ def job_resource(job: Job, *, dry_run: bool = False) -> Resource:
     query.setdefault("priority", "INTERACTIVE")
     query.setdefault("writeDisposition", "WRITE_TRUNCATE")
     configuration: Resource = {"jobType": "QUERY", "query": query}
+    if job.timeout is not None:
+        configuration["jobTimeoutMs"] = str(round(job.timeout * 1000))
     if job.labels:
         configuration["labels"] = dict(job.labels)
     if dry_run:
@@ -71,6 +73,8 @@ def _statistics(job: Job, *, dry_run: bool) -> Resource:
     if job.state != "PENDING":
         statistics["startTime"] = _milliseconds(started)
     if job.state != "DONE":
+        if job.nbytes:
+            statistics["query"] = {"estimatedBytesProcessed": str(job.nbytes)}
         return statistics
     ended = job.ended if job.ended is not None else started
     slot = "0" if dry_run else str(max(1, round((ended - started) * 1000)))

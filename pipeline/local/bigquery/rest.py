@@ -145,6 +145,7 @@ class _Api:
                     "defaultDataset",
                     "maximumBytesBilled",
                     "queryParameters",
+                    "parameterMode",
                     "useQueryCache",
                 )
                 if key in body

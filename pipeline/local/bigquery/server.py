@@ -19,12 +19,14 @@ from aiohttp import web
 from pipeline.errors import ConfigError
 from pipeline.local.bigquery.catalog import Provided
 from pipeline.local.bigquery.memory import MemoryTable
-from pipeline.local.bigquery.messages import MESSAGE_ROWS
+from pipeline.local.bigquery.messages import MESSAGE_BYTES, MESSAGE_ROWS
+from pipeline.local.bigquery.proxy import Proxy
 from pipeline.local.bigquery.read_api import ReadApi, start
 from pipeline.local.bigquery.rest import add_routes
+from pipeline.local.bigquery.rest_faults import striking
 from pipeline.local.bigquery.sessions import SESSION_SECONDS, Sessions
 from pipeline.local.bigquery.warehouse import Warehouse
-from pipeline.local.faults import FaultPlan
+from pipeline.local.faults import CONNECTION, FaultPlan
 
 BENCH = "bench"
 SYNTHETIC: Mapping[str, Callable[[int], MemoryTable]] = {"users": MemoryTable.users}
@@ -52,6 +54,7 @@ async def serve(
     faults: FaultPlan | None = None,
     session_seconds: float = SESSION_SECONDS,
     message_rows: int = MESSAGE_ROWS,
+    message_bytes: int = MESSAGE_BYTES,
     ready: Callable[[Address], None],
     stop: asyncio.Event,
 ) -> None:
@@ -60,6 +63,7 @@ async def serve(
     port, storage_port: of REST and of gRPC; 0 takes a free one. database: a DuckDB file; None:
     in memory. synthetic: name -> rows. session_seconds: how long a read session lives.
     message_rows: at most so many rows in a message, so fewer make more streams of a small table.
+    message_bytes: about so many bytes at most.
     ready: called once, when both listen. Raises ConfigError for an unknown synthetic table and
     for a port that is taken.
     """
@@ -73,15 +77,22 @@ async def serve(
         faults=faults,
         sessions=Sessions(seconds=session_seconds),
         message_rows=message_rows,
+        message_bytes=message_bytes,
     )
-    app = web.Application(client_max_size=_BODY_BYTES)
+    middlewares = [striking(faults)] if faults else []
+    app = web.Application(client_max_size=_BODY_BYTES, middlewares=middlewares)
     add_routes(app, warehouse)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_GRACE)
     await runner.setup()
     storage = None
+    proxy = Proxy(faults) if faults and faults.mentions(CONNECTION) else None
     try:
         try:
-            storage, bound = await start(api, host=host, port=storage_port)
+            if proxy is None:
+                storage, bound = await start(api, host=host, port=storage_port)
+            else:
+                storage, behind = await start(api)
+                bound = await proxy.start(host, storage_port, behind)
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
             raise ConfigError(
@@ -91,6 +102,8 @@ async def serve(
         ready(Address(rest=_url(runner), storage=_authority(host, bound)))
         await stop.wait()
     finally:
+        if proxy is not None:
+            await proxy.close()
         if storage is not None:
             await storage.stop(_GRACE)
         await runner.cleanup()

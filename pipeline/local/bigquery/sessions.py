@@ -47,9 +47,10 @@ class Stream:
 
 @dataclass(slots=True)
 class Session:
-    """What CreateReadSession made. expires: Unix seconds."""
+    """What CreateReadSession made, of `table`. expires: Unix seconds."""
 
     name: str
+    table: str
     messages: Messages
     codec: str | None
     expires: float
@@ -118,6 +119,13 @@ def divide(messages: int, streams: int) -> list[tuple[int, int]]:
     return list(pairwise(bounds))
 
 
+def divide_lopsided(messages: int, streams: int) -> list[tuple[int, int]]:
+    """Runs of one message each, but for one that has all the others."""
+    huge = streams // 2
+    bounds = [index if index <= huge else messages - streams + index for index in range(streams)]
+    return list(pairwise([*bounds, messages])) if streams else []
+
+
 class Sessions:
     """The sessions of one server. Bounded: the oldest end early when there are too many."""
 
@@ -138,17 +146,31 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._streams: dict[str, tuple[Session, Stream]] = {}
 
-    def add(self, project: str, messages: Messages, *, codec: str | None, streams: int) -> Session:
-        """A new session of `project` with that many streams over all the messages."""
+    def add(
+        self,
+        project: str,
+        messages: Messages,
+        *,
+        codec: str | None,
+        streams: int,
+        table: str = "",
+        lopsided: bool = False,
+    ) -> Session:
+        """A new session of `project` with that many streams over all the messages.
+
+        lopsided: one stream has nearly all of them.
+        """
+        share = divide_lopsided if lopsided else divide
         name = f"projects/{project}/locations/{self._location}/sessions/{_token()}"
         session = Session(
             name=name,
+            table=table,
             messages=messages,
             codec=codec,
             expires=self._now() + self._seconds,
             streams=tuple(
                 Stream(f"{name}/streams/{_token()}", first, stop)
-                for first, stop in divide(len(messages.starts) - 1, streams)
+                for first, stop in share(len(messages.starts) - 1, streams)
             ),
         )
         self._sessions[name] = session

@@ -104,6 +104,19 @@ def resolve(statement: exp.Expr, defaults: Defaults, sql: str) -> tuple[TableNam
     return tuple(names)
 
 
+def named_tables(
+    statement: exp.Expr, defaults: Defaults, sql: str
+) -> list[tuple[exp.Table, TableName]]:
+    """Every reference to a table with its full name, which is not written into it.
+
+    Raises LocalError for a table without a dataset.
+    """
+    return [
+        (table, _full_name(table.copy(), defaults, sql))
+        for table in list(_table_references(statement))
+    ]
+
+
 def schema_name(project: str, dataset: str) -> str:
     """The DuckDB schema that holds a dataset."""
     return f"{project}.{dataset}"

@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 from sqlglot import exp
 
-from pipeline.local.bigquery import arrow, rewrite, sql
+from pipeline.local.bigquery import arrow, rewrite, sql, table_read
 from pipeline.local.bigquery.analysis import UNKNOWN, analyse, number
 from pipeline.local.bigquery.catalog import Catalog, definitions
 from pipeline.local.bigquery.errors import LocalError, from_duckdb, invalid_query
@@ -58,15 +58,18 @@ class Warehouse(Catalog):
         *,
         row_restriction: str = "",
         selected_fields: Sequence[str] = (),
+        snapshot_time: float | None = None,
     ) -> pa.RecordBatchReader:
         """A table's rows, streamed, in the order in which they were inserted.
 
         row_restriction: a condition in BigQuery's SQL. selected_fields: columns, and fields of
-        STRUCTs as column.field. The rows are those of the moment of the call.
+        STRUCTs as column.field. snapshot_time: see table_read.py; by default the rows are those of
+        the moment of the call.
         Raises LocalError(notFound | accessDenied | invalid | invalidQuery).
         """
         name = TableName(project, dataset, table)
         columns = self.columns(name)
+        table_read.check(self, name, snapshot_time)
         provided = self.provided(name)
         if provided is not None and not row_restriction and not selected_fields:
             return provided.read(0, provided.rows).to_reader()
@@ -87,7 +90,8 @@ class Warehouse(Catalog):
         if provided is not None:
             return provided.read(first, rows)
         columns = self.columns(name)
-        statement = f"SELECT * FROM {table_sql(name)} LIMIT {int(rows)} OFFSET {int(first)}"
+        listed = ", ".join(quoted(column.name) for column in columns)
+        statement = f"SELECT {listed} FROM {table_sql(name)} LIMIT {int(rows)} OFFSET {int(first)}"
         return self.stream(statement, columns).read_all()
 
     def stream(self, statement: str, columns: Sequence[Column]) -> pa.RecordBatchReader:
