@@ -1,30 +1,35 @@
-"""BigQuery as a Source: render, dry run, query job, read session, streams."""
+"""A BigQuery query as a Source: render, dry run, query job, read session, streams."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from types import MappingProxyType
 
-import grpc
 import pyarrow as pa
 
 from pipeline.model import Reading, Window
-from pipeline.ports import DryRun, Frame
+from pipeline.ports import DryRun
 from pipeline.source.client import Connection
-from pipeline.source.query import QueryJobs
-from pipeline.source.read import StreamReader, create_session
+from pipeline.source.frame import ArrowFrame
+from pipeline.source.ordering import is_ordered
+from pipeline.source.query import JobSettings, QueryJobs, QueryResult
+from pipeline.source.read import row_count
+from pipeline.source.storage import Storage
 from pipeline.source.template import render
 from pipeline.source.threads import in_daemon
 
-# Sessions live six hours by the service's own rule; its answer says when exactly.
-# More streams than are read at a time, so that the last ones end close together.
-_STREAMS_PER_READER = 4
+_NONE: Mapping[str, str] = MappingProxyType({})
+# How long a stop waits for the cancelling of a job that nobody will look for again, in seconds.
+_CANCELLING = 5.0
 
 
 class BigQuery:
     """A `Source` for the query of one sync.
 
-    streams: how many are read at a time. labels: of the query jobs. where: for messages.
+    jobs: of its query jobs. variables: the sync's own. streams: how many are read at a time.
+    kept: whether a later run may go on with the query of one that is stopped; if not, stopping
+    cancels it. where: for messages.
     """
 
     def __init__(
@@ -34,20 +39,30 @@ class BigQuery:
         where: str,
         query: str,
         lookback: int,
-        maximum_bytes_billed: int,
-        labels: dict[str, str],
+        jobs: JobSettings,
         streams: int,
+        variables: Mapping[str, str] = _NONE,
+        kept: bool = True,
     ) -> None:
-        self._connection, self._where, self._streams = connection, where, streams
-        self._query, self._lookback = query, lookback
-        self._jobs = QueryJobs(
-            connection.jobs, where=where, maximum_bytes_billed=maximum_bytes_billed, labels=labels
-        )
-        self._channel: grpc.aio.Channel | None = None
+        self._query, self._lookback, self._variables = query, lookback, variables
+        self._streams, self._kept = streams, kept
+        self._jobs = QueryJobs(connection.jobs, where=where, settings=jobs)
+        self._storage = Storage(connection, where=where)
+        self._step = ""
+
+    @property
+    def activity(self) -> str:
+        """See `pipeline.ports.Source`."""
+        return self._jobs.activity or self._step
 
     def sql(self, window: Window) -> str:
         """The query, rendered for a window."""
-        return render(self._query, last_sync_time=window.start, lookback=self._lookback)
+        return render(
+            self._query,
+            last_sync_time=window.start,
+            lookback=self._lookback,
+            variables=self._variables,
+        )
 
     async def dry_run(self, window: Window) -> DryRun:
         """See `pipeline.ports.Source`."""
@@ -55,16 +70,17 @@ class BigQuery:
 
     async def start(self, window: Window, job_key: str) -> Reading:
         """See `pipeline.ports.Source`."""
-        await self.dry_run(window)
-        return await self._start(self.sql(window), job_key, self._streams * _STREAMS_PER_READER)
+        sql = self.sql(window)
+        # Several streams would lose the order that the query asks for.
+        readers = 1 if is_ordered(sql) else self._streams
+        return await self._start(sql, window, job_key, readers=readers, kept=self._kept)
 
     async def preview(self, window: Window, rows: int, job_key: str) -> pa.Table:
         """See `pipeline.ports.Source`."""
-        await self.dry_run(window)
         # A line of its own for the closing bracket: the query may end with a comment.
         inner = self.sql(window).rstrip().removesuffix(";")
         sql = f"SELECT * FROM (\n{inner}\n) LIMIT {rows}"  # noqa: S608 - the user's own query
-        reading = await self._start(sql, job_key, 1)
+        reading = await self._start(sql, window, job_key, readers=1, kept=False)
         schema = pa.ipc.read_schema(pa.py_buffer(reading.schema))
         batches = [
             frame.record_batch()
@@ -73,46 +89,52 @@ class BigQuery:
         ]
         return pa.Table.from_batches(batches, schema=schema)
 
-    def read(self, reading: Reading, stream: int, first: int) -> AsyncGenerator[Frame, None]:
+    def read(self, reading: Reading, stream: int, first: int) -> AsyncGenerator[ArrowFrame, None]:
         """See `pipeline.ports.Source`."""
-        schema = pa.ipc.read_schema(pa.py_buffer(reading.schema))
-        reader = StreamReader(self._opened(), schema, where=self._where)
-        return reader.read(reading.streams[stream], stream, first)
+        return self._storage.read(reading, stream, first)
+
+    def settled(self, reading: Reading, checkpoints: Mapping[int, int]) -> None:
+        """Nothing is kept of rows."""
 
     async def close(self) -> None:
         """See `pipeline.ports.Source`."""
-        if self._channel is not None:
-            await self._channel.close()
-            self._channel = None
+        await self._storage.close()
         await in_daemon(self._jobs.close)
 
-    async def _start(self, sql: str, job_key: str, streams: int) -> Reading:
+    async def _start(
+        self, sql: str, window: Window, job_key: str, *, readers: int, kept: bool
+    ) -> Reading:
         try:
-            result = await in_daemon(self._jobs.run, sql, job_key)
-        except asyncio.CancelledError:
-            self._jobs.abandon()
-            raise
-        session = await create_session(
-            self._connection.sessions(self._opened()),
-            project=self._connection.project,
-            table=result.table,
-            streams=streams,
-            compress=self._connection.compress,
-            where=self._where,
-        )
+            self._step = "checking the query"
+            await self.dry_run(window)
+            result = await self._run(sql, job_key, kept=kept)
+            self._step = "opening the result"
+            session = await self._storage.session(result.table, readers=readers)
+        finally:
+            self._step = ""
         return Reading(
             streams=tuple(stream.name for stream in session.streams),
             schema=session.arrow_schema.serialized_schema,
             query_started=result.started,
-            rows=session.estimated_row_count,
+            rows=row_count(session),  # exact, of a query's result
             expires=int(session.expire_time.timestamp()),
             bytes_processed=result.bytes_processed,
             bytes_billed=result.bytes_billed,
+            slot_ms=result.slot_ms,
+            cache_hit=result.cache_hit,
+            estimated_bytes=session.estimated_total_bytes_scanned or None,
             details={"job": result.job_id, "table": result.table, "session": session.name},
         )
 
-    def _opened(self) -> grpc.aio.Channel:
-        # Made on first use: grpc.aio ties a channel to the loop that runs.
-        if self._channel is None:
-            self._channel = self._connection.channel()
-        return self._channel
+    async def _run(self, sql: str, job_key: str, *, kept: bool) -> QueryResult:
+        """The query's result. Cancelled, it leaves the job to be found again, or cancels it."""
+        work = asyncio.ensure_future(in_daemon(self._jobs.run, sql, job_key, kept=kept))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._jobs.abandon()
+            if not kept:
+                await asyncio.wait({work}, timeout=_CANCELLING)
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            raise

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from pipeline.errors import ConfigError, ReadingExpired, SourceError
+from pipeline.errors import ConfigError, ResultExpired, SourceError
 from pipeline.model import Reading, Span, Window
 from pipeline.ports import DryRun, Frame
 
@@ -56,6 +56,11 @@ class Files:
         """There is no query."""
         return ""
 
+    @property
+    def activity(self) -> str:
+        """See `pipeline.ports.Source`."""
+        return ""
+
     async def dry_run(self, window: Window) -> DryRun:  # noqa: ARG002 - the port's shape
         """The bytes of the files."""
         infos = await asyncio.to_thread(self._infos)
@@ -83,6 +88,9 @@ class Files:
         frames = await asyncio.to_thread(self._frames, name, reading.details[name], stream, first)
         while (frame := await asyncio.to_thread(self._next, frames)) is not None:
             yield frame
+
+    def settled(self, reading: Reading, checkpoints: Mapping[int, int]) -> None:
+        """Nothing is kept of rows."""
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -142,7 +150,7 @@ class Files:
         with self._translated():
             fs, _ = self._filesystem()
             if _version(fs.get_file_info(name)) != version:
-                raise ReadingExpired(f"{self._where}: {name} has changed since the run began.")
+                raise ResultExpired(f"{self._where}: {name} has changed since the run began.")
             file = _open(fs.open_input_file(name))
         return _cut(file.batches(first), stream, first)
 

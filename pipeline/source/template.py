@@ -1,15 +1,17 @@
-"""Query variables: `{{last_sync_time}}` and `{{last_sync_timestamp}}`.
+"""Query variables: `{{last_sync_time}}`, `{{last_sync_timestamp}}`, and a sync's own.
 
 A variable is a bare name between two pairs of braces; all other braces (JSON, regular
-expressions, `{{customer.name}}`) are the query's own and stay as they are. Also knows the form
-that works for the two type errors that comparing with a variable runs into. Pure.
+expressions, `{{customer.name}}`) are the query's own and stay as they are. A sync's own variables
+are put in as text, for what can be no parameter (part of a table's name), and so hold only what
+can't end a name or begin a comment. Also knows the form that works for the two type errors that
+comparing with a variable runs into. Pure.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pipeline.errors import ConfigError
 
@@ -19,6 +21,14 @@ VARIABLES: Mapping[str, str] = {
 }
 """The known variables and what they stand for."""
 
+UNSAFE = (
+    "A variable holds only letters, digits, `_`, `-` and `.`, and no `--`. For all other values "
+    "use `parameters`: `@name` in the query."
+)
+"""What to say of text that is not `is_safe`."""
+
+_NONE: Mapping[str, str] = {}
+_SAFE = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 _VARIABLE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}", re.ASCII)
 
 # Two wordings of one error: on one line, and with a line per signature.
@@ -30,33 +40,50 @@ _COMPARISONS = ("=", "!=", "<>", "<", "<=", ">", ">=")
 _TO_UNIX = ("UNIX_SECONDS", "UNIX_MILLIS", "UNIX_MICROS")
 
 
-def check(query: str) -> list[str]:
-    """Names of the unknown variables, each once, in order of appearance."""
+def check(query: str, own: Iterable[str] = ()) -> list[str]:
+    """Names of the unknown variables, each once, in order of appearance. own: the sync's."""
     names = dict.fromkeys(match[1] for match in _VARIABLE.finditer(query))
-    return [name for name in names if name not in VARIABLES]
+    known = {*VARIABLES, *own}
+    return [name for name in names if name not in known]
 
 
-def render(query: str, *, last_sync_time: int, lookback: int = 0) -> str:
+def is_safe(text: str) -> bool:
+    """Whether a sync's own variable may have this text: it can't end a name, or be a comment."""
+    return _SAFE.fullmatch(text) is not None and "--" not in text
+
+
+def render(
+    query: str,
+    *,
+    last_sync_time: int,
+    lookback: int = 0,
+    variables: Mapping[str, str] = _NONE,
+) -> str:
     """The query with its variables replaced.
 
     last_sync_time: Unix seconds, 0 for everything. lookback: seconds that the query looks
-    further back; the result never goes below 0. Raises ConfigError for an unknown variable.
+    further back; the result never goes below 0. variables: the sync's own; each `is_safe`.
+    Raises ConfigError for an unknown variable, and for text that is not safe.
     """
-    unknown = check(query)
-    if unknown:
-        raise ConfigError("\n".join(_unknown(name) for name in unknown))
+    unsafe = [name for name, text in variables.items() if not is_safe(text)]
+    unknown = [_unknown(name, variables) for name in check(query, variables)]
+    if unknown or unsafe:
+        raise ConfigError("\n".join([*unknown, *(f"{{{{{n}}}}}: {UNSAFE}" for n in unsafe)]))
     start = max(0, int(last_sync_time) - int(lookback))
     texts = {
+        **variables,
         "last_sync_time": str(start),
         "last_sync_timestamp": f"TIMESTAMP_SECONDS({start})",
     }
     return _VARIABLE.sub(lambda match: texts[match[1]], query)
 
 
-def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name.lower(), VARIABLES, n=1)
+def _unknown(name: str, own: Iterable[str]) -> str:
+    names = [*VARIABLES, *own]
+    near = difflib.get_close_matches(name.lower(), names, n=1)
     meant = f" Did you mean {{{{{near[0]}}}}}?" if near else ""
-    known = " and ".join(f"{{{{{one}}}}}" for one in VARIABLES)
+    braced = [f"{{{{{one}}}}}" for one in names]
+    known = f"{', '.join(braced[:-1])} and {braced[-1]}"
     return f"{{{{{name}}}}} is not a variable of queries.{meant} There are {known}."
 
 

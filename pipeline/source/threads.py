@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
@@ -34,7 +35,7 @@ async def in_daemon(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
             result = work(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - handed over, whatever it is
             failure = error
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, result, failure)
 
     threading.Thread(target=call, name="source", daemon=True).start()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
+from bigquery_source import WINDOW, Service, read, running
 from google.api_core.exceptions import GoogleAPICallError
-from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
 from pipeline.errors import (
@@ -21,84 +19,10 @@ from pipeline.errors import (
     ReadingExpired,
     SourceError,
 )
-from pipeline.local.bigquery.server import Address, serve
-from pipeline.local.faults import FaultPlan
-from pipeline.model import Reading, Window
 from pipeline.source.bigquery import BigQuery
 from pipeline.source.client import Connection
+from pipeline.source.query import JobSettings
 from pipeline.source.read import StreamReader
-
-WINDOW = Window(start=1_700_000_000, sequence=2)
-SETUP = """
-CREATE SCHEMA app;
-CREATE TABLE app.users AS SELECT id, TIMESTAMP_SECONDS(1699990000 + id) AS seen,
-  DATETIME '2024-01-02 03:04:05' AS created FROM UNNEST(GENERATE_ARRAY(1, 30000)) AS id;
-CREATE TABLE app.none (id INT64);
-"""
-
-
-@dataclass
-class Service:
-    connection: Connection
-    client: bigquery.Client
-
-    def source(self, query: str, **settings: Any) -> BigQuery:
-        defaults = {
-            "lookback": 0,
-            "maximum_bytes_billed": 10**9,
-            "labels": {"team": "data"},
-            "streams": 2,
-        }
-        return BigQuery(self.connection, where="sync users", query=query, **(defaults | settings))
-
-    async def rows(self, query: str, **settings: Any) -> list[int]:
-        source = self.source(query, **settings)
-        reading = await source.start(WINDOW, "key")
-        found = [
-            row
-            for stream in range(len(reading.streams))
-            for row in await read(source, reading, stream)
-        ]
-        await source.close()
-        return found
-
-
-async def read(source: BigQuery, reading: Reading, stream: int, first: int = 0) -> list[int]:
-    found, at = [], first
-    async with aclosing(source.read(reading, stream, first)) as frames:
-        async for frame in frames:
-            batch = frame.record_batch()
-            assert (frame.span.first, frame.span.rows) == (at, batch.num_rows)
-            assert frame.nbytes > 0
-            at = frame.span.end
-            found += batch.column(0).to_pylist()
-    return found
-
-
-@asynccontextmanager
-async def running(plan: str = "") -> AsyncIterator[Service]:
-    ready: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
-    stop = asyncio.Event()
-    serving = asyncio.create_task(
-        serve(faults=FaultPlan.parse(plan) if plan else None, ready=ready.set_result, stop=stop)
-    )
-    address = await ready
-    connection = Connection(
-        project="local", endpoint=address.rest, storage_endpoint=address.storage, user_agent="retl"
-    )
-    client = bigquery.Client(
-        project="local",
-        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
-        client_options={"api_endpoint": address.rest},
-    )
-    try:
-        for statement in SETUP.split(";")[:-1]:
-            await asyncio.to_thread(lambda sql: client.query(sql).result(), statement)
-        yield Service(connection, client)
-    finally:
-        client.close()
-        stop.set()
-        await serving
 
 
 @pytest.fixture
@@ -218,8 +142,7 @@ async def test_nobody_there_is_said_soon_and_without_the_address() -> None:
         where="sync users",
         query="SELECT 1",
         lookback=0,
-        maximum_bytes_billed=1,
-        labels={},
+        jobs=JobSettings(maximum_bytes_billed=1),
         streams=1,
     )
     source._jobs._retry = source._jobs._retry.with_timeout(0.1)
@@ -253,14 +176,14 @@ FAULTS = [
 async def test_passing_faults_neither_lose_nor_repeat_a_row(
     plan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.source.read._FIRST_WAIT", 0.001)
+    monkeypatch.setattr("pipeline.source.patience._FIRST_WAIT", 0.001)
     async with running(plan) as service:
         rows = await service.rows("SELECT id FROM app.users")
     assert sorted(rows) == list(range(1, 30_001))
 
 
 async def test_faults_that_stay_end_the_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.source.read._FIRST_WAIT", 0.0001)
+    monkeypatch.setattr("pipeline.source.patience._FIRST_WAIT", 0.0001)
     async with running("- {on: read_rows, times: always, do: {error: UNAVAILABLE}}") as service:
         with pytest.raises(SourceError, match="UNAVAILABLE"):
             await service.rows("SELECT id FROM app.users")
@@ -285,12 +208,12 @@ async def test_faults_that_do_not_pass_are_told_apart(
 
 
 async def test_a_stream_that_says_nothing_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.source.read._FIRST_WAIT", 0.001)
+    monkeypatch.setattr("pipeline.source.patience._FIRST_WAIT", 0.001)
     async with running("- {on: read_rows, do: {hang: true, after_messages: 1}}") as service:
         source = service.source("SELECT id FROM app.users")
         reading = await source.start(WINDOW, "key")
         schema = pa.ipc.read_schema(pa.py_buffer(reading.schema))
-        reader = StreamReader(source._opened(), schema, where="sync users", idle=0.2)
+        reader = StreamReader(source._storage.channel(), schema, where="sync users", idle=0.2)
         found = []
         for number, name in enumerate(reading.streams):
             async for frame in reader.read(name, number, 0):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.source.template import VARIABLES, check, hint, render
+from pipeline.source.template import UNSAFE, VARIABLES, check, hint, is_safe, render
 
 UNTOUCHED = [
     "SELECT 1",
@@ -150,3 +150,65 @@ def test_the_hint_for_unix_seconds(name: str, kind: str, message: str) -> None:
 )
 def test_no_hint_for_other_messages(message: str) -> None:
     assert hint(message) is None
+
+
+OWN = {"plan": "pro", "suffix": "2026-01_02.x"}
+
+
+@pytest.mark.parametrize(
+    ("query", "rendered"),
+    [
+        ("FROM `a.events_{{suffix}}`", "FROM `a.events_2026-01_02.x`"),
+        ("{{ plan }}{{last_sync_time}}", "pro7"),
+        ("{{customer.plan}} '{{1}}'", "{{customer.plan}} '{{1}}'"),
+    ],
+)
+def test_a_syncs_own_variables(query: str, rendered: str) -> None:
+    assert check(query, OWN) == []
+    assert render(query, last_sync_time=7, variables=OWN) == rendered
+
+
+def test_an_own_variable_is_not_rendered_again() -> None:
+    with pytest.raises(ConfigError):
+        render("{{a}}", last_sync_time=7, variables={"a": "{{last_sync_time}}"})
+
+
+def test_an_unknown_variable_may_be_near_an_own_one() -> None:
+    with pytest.raises(ConfigError, match=r"Did you mean \{\{suffix\}\}") as caught:
+        render("{{sufix}}", last_sync_time=0, variables=OWN)
+    assert "{{plan}} and {{suffix}}" in str(caught.value)
+    assert check("{{Plan}}", OWN) == ["Plan"]
+
+
+@pytest.mark.parametrize("text", ["a", "A-1_.", "2026-01-02", "-1"])
+def test_text_that_is_safe(text: str) -> None:
+    assert is_safe(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "a b",
+        "a--b",
+        "---",
+        "'",
+        '"',
+        "`",
+        ";",
+        "a/*",
+        "#",
+        "\\",
+        "é",
+        "(",
+        "a\n",
+        "$x",
+        "@p",
+    ],
+)
+def test_text_that_could_be_sql_is_refused_without_being_shown(text: str) -> None:
+    assert not is_safe(text)
+    with pytest.raises(ConfigError, match="use `parameters`") as caught:
+        render("SELECT {{plan}}", last_sync_time=0, variables={"plan": text})
+    assert str(caught.value) == f"{{{{plan}}}}: {UNSAFE}"
