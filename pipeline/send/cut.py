@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
+
 from pipeline.model import DeadLetter, Slice
 
 Part = tuple[Slice, ...]
@@ -24,6 +26,26 @@ def cut(part: Part, *places: int) -> tuple[Part, ...]:
 def halves(part: Part) -> tuple[Part, ...]:
     """Two parts of half the rows each."""
     return cut(part, rows(part) // 2)
+
+
+def halves_by_bytes(part: Part) -> tuple[Part, ...]:
+    """Two parts of about half the bytes each, and at least one row."""
+    sizes = np.concatenate([np.diff(s.payloads.offsets[s.start : s.stop + 1]) for s in part])
+    until = np.cumsum(sizes)
+    middle = int(np.searchsorted(until, until[-1] / 2)) + 1
+    # The row in the middle goes where it makes less difference.
+    if middle > 1 and until[middle - 1] + until[middle - 2] > until[-1]:
+        middle -= 1
+    return cut(part, min(middle, len(sizes) - 1))
+
+
+def stretches(part: Part, most: int | None) -> tuple[Part, ...]:
+    """As few parts as can be, of about the same size, none of more than `most` rows."""
+    total = rows(part)
+    if most is None or total <= most:
+        return (part,)
+    count = -(-total // most)
+    return cut(part, *[index * total // count for index in range(1, count)])
 
 
 def probes(part: Part, count: int) -> tuple[tuple[Part, ...], tuple[Part, ...]]:

@@ -1,11 +1,20 @@
 """Requests and rows per second: when the next request may go. Pure and clock-free.
 
-The generic cell rate algorithm: each limit keeps the time at which its next request is due, moved
-on by 1/rate for every unit sent. It grants at most burst + rate * t units in any t seconds, and
-with a burst of 1 no more than the rate in any second. Shared by all senders of a destination.
+Requests: the generic cell rate algorithm. It keeps the time at which the next one is due, moved on
+by 1/rate for each that goes. Any second sees at most `rate + burst - 1` of them: with a burst of 1
+they are spaced evenly, and no second sees more than the rate (a rate of 2.5: three, 0.4 s apart).
+Rows: spaced the same way by what went before, and never more than the rate in any second; for that
+a request may hold only `most_rows` rows. Shared by all senders of a destination.
 """
 
 from __future__ import annotations
+
+import math
+from collections import deque
+
+# Into how many requests a second's rows are cut at least, where the rate of requests allows it:
+# what a request can't have of a second any more is lost to it, so a piece is a tenth at most.
+_PIECES = 10
 
 
 class Rate:
@@ -16,7 +25,7 @@ class Rate:
     def __init__(self, rate: float, burst: float = 1.0) -> None:
         self._interval = 1.0 / rate
         self._slack = (burst - 1.0) * self._interval
-        self._due = 0.0
+        self._due = -math.inf
 
     def due(self, now: float) -> float:
         """The time at which the next request may go; never before now."""
@@ -27,6 +36,39 @@ class Rate:
         self._due = max(at, self._due) + units * self._interval
 
 
+class RowRate:
+    """`rate` rows in any second, in requests of different sizes, none of more than the rate."""
+
+    __slots__ = ("_even", "_lately", "_rate", "_rows")
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._even = Rate(rate)
+        self._lately: deque[tuple[float, int]] = deque()  # what went in the last second
+        self._rows = 0
+
+    def due(self, now: float, rows: int) -> float:
+        """The time at which a request of `rows` rows may go; never before now."""
+        at = self._even.due(now)
+        # A rate below one row per second: the spacing alone holds it.
+        room, left = max(self._rate, 1.0) - rows, self._rows
+        for gone, count in self._lately:
+            if left <= room and at < gone + 1.0:
+                break
+            if left > room:
+                at = max(at, gone + 1.0)
+            left -= count
+        return at
+
+    def take(self, at: float, rows: int) -> None:
+        """Count a request of `rows` rows that goes at that time."""
+        self._even.take(at, rows)
+        self._lately.append((at, rows))
+        self._rows += rows
+        while self._lately[0][0] + 1.0 <= at:
+            self._rows -= self._lately.popleft()[1]
+
+
 class Limiter:
     """All limits of one destination, and the pause it asked for. Times in seconds, any origin."""
 
@@ -34,15 +76,18 @@ class Limiter:
         self, requests: float | None = None, rows: float | None = None, burst: int = 1
     ) -> None:
         self._requests = Rate(requests, burst) if requests else None
-        self._rows = Rate(rows) if rows else None
-        self._resume = 0.0
+        self._rows = RowRate(rows) if rows else None
+        self._resume = -math.inf
+        self.most_rows = _most_rows(requests, rows) if rows else None
+        """The most rows that one request may hold; None: any number."""
 
-    def wait(self, now: float) -> float:
-        """Seconds until the next request may go; 0 when it may go now."""
+    def wait(self, now: float, rows: int = 1) -> float:
+        """Seconds until a request of `rows` rows may go; 0 when it may go now."""
         at = max(now, self._resume)
-        for rate in (self._requests, self._rows):
-            if rate is not None:
-                at = rate.due(at)
+        if self._requests is not None:
+            at = self._requests.due(at)
+        if self._rows is not None:
+            at = self._rows.due(at, rows)
         return at - now
 
     def take(self, now: float, rows: int) -> None:
@@ -59,3 +104,8 @@ class Limiter:
     def paused(self, now: float) -> bool:
         """Whether the destination asked for a pause that is not over."""
         return self._resume > now
+
+
+def _most_rows(requests: float | None, rows: float) -> int:
+    pieces = min(_PIECES, max(1, int(requests or _PIECES)))
+    return max(1, int(rows / pieces))

@@ -14,7 +14,7 @@ class RetryPolicy:
     """Exponential backoff with jitter; all in seconds.
 
     base, cap: the first wait's and every wait's upper end; those of common cloud clients.
-    deadline: how long one Batch may be tried before the run gives up.
+    deadline: how long an outage, or one Batch alone, may last before the run gives up.
     """
 
     deadline: float

@@ -1,36 +1,47 @@
 """Delivers Batches: permit, pace, post, judge; then done, again, apart, or halt.
 
-A permit is held for one post, never during a backoff. Every attempt passes the limiter at the
-moment it leaves: one request at a time is next, and nobody can overtake it or leave during a pause.
+A permit is held for one post, never during a wait. Every attempt passes the limiter at the moment
+it leaves: one request at a time is next, and nobody can overtake it or leave during a pause. What
+is decided, and when, is in the pure rooms beside this one; here is the waiting for it.
 A row ends delivered or rejected, or the run ends; nothing is given up in silence.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
+import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-from pipeline.errors import CredentialsError, DestinationError, DestinationRefused, TooManyRejected
-from pipeline.events import Attempted, Retried, Throttled
+from pipeline.events import Attempted, Event, Limited, Retried, Throttled
 from pipeline.model import Action, Answer, Batch, Counts, DeadLetter, Delivery, Verdict
 from pipeline.ports import Destination, Observer, Transport
-from pipeline.send.cut import Part, halves, probes, refuse, rows
+from pipeline.send.allowance import RetryAllowance
+from pipeline.send.circuit import Circuit
+from pipeline.send.concurrency import Fixed, Outcome
+from pipeline.send.cut import Part, halves, halves_by_bytes, probes, refuse, rows, stretches
+from pipeline.send.endings import Endings
 from pipeline.send.limiter import Limiter
 from pipeline.send.retry import RetryPolicy
+from pipeline.send.trouble import Tally, Trouble
 
 # How many single rows must all be refused before a fault counts as systemic. With half of a
 # batch's rows bad, five probes are all bad once in 32 times; a halt loses nothing.
 _PROBES = 5
 _ANSWERS = frozenset({Action.DELIVERED, Action.SPLIT, Action.REJECT})
-# A wait that nobody would notice is not reported.
-_NOTABLE = 0.001
+# What an overloaded destination answers; a 500 is more likely a fault of its own.
+_OVERLOADED = frozenset({0, 408, 502, 503, 504})
+# A wait that nobody would notice is not reported, and one that no clock can show not waited.
+_NOTABLE, _INSTANT = 0.001, 1e-9
 
 
 class Sender:
-    """A `Deliverer` to one destination; its permits and pace are shared by all its deliveries."""
+    """A `Deliverer` to one destination; its permits and pace are shared by all its deliveries.
+
+    uniform: random numbers between two bounds, for the jitter of waits.
+    """
 
     def __init__(
         self,
@@ -40,19 +51,25 @@ class Sender:
         transport: Transport,
         limiter: Limiter,
         retry: RetryPolicy,
-        concurrency: int,
+        concurrency: Fixed,
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._sync, self._destination, self._transport = sync, destination, transport
-        self._limiter, self._retry, self._observer = limiter, retry, observer
-        self._permits = asyncio.Semaphore(concurrency)
-        self._next = asyncio.Lock()
+        self._limiter, self._retry, self._concurrency = limiter, retry, concurrency
+        self._circuit = Circuit(retry, uniform=uniform)
+        self._allowance, self._tally = RetryAllowance(), Tally()
+        self._endings = Endings(sync, destination.name, retry.deadline)
+        self._turn, self._retry_turn = asyncio.Lock(), asyncio.Lock()
+        self._landed = asyncio.Event()  # only who has the turn waits for it
         self._sent = Counts()
-        self._answered = -math.inf  # when it last took or refused rows, as opposed to failing
+        self._limit = 0  # as last reported
+        self._observer = observer
         self._clock, self._wall_clock, self._sleep = clock, wall_clock, sleep
+        self._uniform = uniform
 
     @property
     def sent(self) -> Counts:
@@ -62,134 +79,191 @@ class Sender:
     async def deliver(self, batch: Batch) -> Delivery:
         """See `pipeline.ports.Deliverer`."""
         rejections: list[DeadLetter] = []
-        await self._settle(batch.slices, rejections, probe=True)
+        for part in stretches(batch.slices, self._limiter.most_rows):
+            await self._settle(part, rejections)
         return Delivery(batch=batch, rejections=tuple(rejections))
 
-    async def _settle(self, part: Part, rejections: list[DeadLetter], *, probe: bool) -> None:
-        """Deliver or reject every row of the part."""
-        verdict = await self._decide(part)
-        if verdict.action is Action.DELIVERED:
-            return
-        if verdict.action is Action.REJECT or rows(part) == 1:
-            rejections += refuse(part, verdict.reason, verdict.message)
-            return
-        parts = halves(part)
-        if probe and rows(part) > _PROBES and not verdict.by_size:
-            parts = await self._probe(part, rejections)
-        for piece in parts:
-            await self._settle(piece, rejections, probe=False)
+    async def _settle(self, whole: Part, rejections: list[DeadLetter]) -> None:
+        """Deliver or reject every row of it, part by part where it can't be done at once."""
+        trouble, probed = Trouble(self._tally), False
+        todo, last = deque([whole]), deque[Part]()
+        while todo or last:
+            part, may_leave = (todo.popleft(), True) if todo else (last.popleft(), False)
+            verdict = await self._decide(part, trouble, may_leave=may_leave)
+            if verdict is None:  # 1. It fails where others get through.
+                if rows(part) == 1:
+                    last.append(part)
+                else:
+                    todo += halves(part)
+            elif verdict.action is Action.DELIVERED:  # 2.
+                continue
+            elif verdict.action is Action.REJECT or rows(part) == 1:  # 3.
+                rejections += refuse(part, verdict.reason, verdict.message)
+            elif verdict.by_size:  # 4.
+                todo += halves_by_bytes(part)
+            elif probed or rows(part) <= _PROBES:  # 5. Some of its rows are at fault.
+                todo += halves(part)
+            else:  # 6. All of them may be.
+                todo += await self._probe(part, rejections, trouble)
+                probed = True
 
-    async def _probe(self, part: Part, rejections: list[DeadLetter]) -> tuple[Part, ...]:
+    async def _probe(
+        self, part: Part, rejections: list[DeadLetter], trouble: Trouble
+    ) -> tuple[Part, ...]:
         """Send a few rows alone; what is left to do. Raises when all of them are refused."""
         singles, between = probes(part, _PROBES)
         refused = []
         for single in singles:
-            verdict = await self._decide(single)
-            if verdict.action is not Action.DELIVERED:
+            verdict = await self._decide(single, trouble, may_leave=False)
+            if verdict is not None and verdict.action is not Action.DELIVERED:
                 refused += refuse(single, verdict.reason, verdict.message)
         if len(refused) == len(singles):
-            raise TooManyRejected(
-                f"sync {self._sync}: {self._destination.name} refuses every row tried "
-                f"({refused[0].reason}), which is no single row's fault. Nothing was dropped. "
-                f"See what it says with `retl preview {self._sync}` and one row sent by hand."
-            )
+            raise self._endings.refused_all(refused[0].reason)
         rejections += refused
         return between
 
-    async def _decide(self, part: Part) -> Verdict:
-        """Post until the verdict is final: delivered, reject or split."""
-        retries, failing = 0, math.inf
+    async def _decide(self, part: Part, trouble: Trouble, *, may_leave: bool) -> Verdict | None:
+        """Post until the verdict is final: delivered, reject or split.
+
+        None, if it may leave it at that: it fails where others get through.
+        """
+        retries = 0
+        trouble.begin()
         while True:
-            verdict = await self._attempt(part)
+            verdict = await self._attempt(part, trouble)
             if verdict.action is Action.HALT:
-                raise self._halt(verdict)
+                raise self._endings.refused(verdict)
             if verdict.action is not Action.RETRY:
                 return verdict
             now = self._clock()
-            # Waiting for a turn is no failure, nor is one batch's bad luck an outage: time counts
-            # from the batch's first failure, and only while nothing else gets through.
-            failing = min(failing, now)
-            deadline = max(failing, self._answered) + self._retry.deadline
-            if now >= deadline or (verdict.after is not None and now + verdict.after > deadline):
-                raise self._given_up(verdict)
-            wait = min(self._retry.wait(retries, verdict), deadline - now)
-            self._observer(
-                Retried(sync=self._sync, destination=self._destination.name, reason=verdict.reason)
-            )
+            self._check(part, verdict, trouble, now)
+            if may_leave and trouble.stands_out():
+                return None
+            self._tell(Retried, reason=verdict.reason)
             self._sent += Counts(retries=1)
+            wait = self._retry.wait(retries, verdict, self._uniform)
+            wait = min(wait, self._circuit.deadline - now)
             retries += 1
             if verdict.after is None:
                 await self._sleep(wait)
             else:
                 self._limiter.pause(now + wait)
+            await self._allow_retry()
 
-    def _given_up(self, verdict: Verdict) -> DestinationError:
-        asked = f", and asks for {verdict.after:g} s" if verdict.after else ""
-        return DestinationError(
-            f"sync {self._sync}: {self._destination.name} fails ({verdict.reason}{asked}), and "
-            f"`retry_deadline` ({self._retry.deadline:g} s) is over. Nothing was lost: run again "
-            "when it is back, and the run goes on where it stopped."
-        )
+    def _check(self, part: Part, verdict: Verdict, trouble: Trouble, now: float) -> None:
+        """End the run when an outage, or the failing of this part alone, has lasted too long."""
+        deadline = self._circuit.deadline
+        if now >= deadline or (verdict.after is not None and now + verdict.after > deadline):
+            raise self._endings.outage(verdict)
+        if trouble.is_over(now, self._retry.deadline):
+            raise self._endings.stuck(part, verdict)
 
-    async def _attempt(self, part: Part) -> Verdict:
+    async def _allow_retry(self) -> None:
+        """Wait until retries are a small enough share of what is sent."""
+        async with self._retry_turn:
+            while (wait := self._allowance.wait(self._clock())) > _INSTANT:
+                await self._sleep(wait)
+                self._throttled("retry_budget", wait)
+            self._allowance.retried(self._clock())
+
+    async def _attempt(self, part: Part, trouble: Trouble) -> Verdict:
         count = rows(part)
-        async with AsyncExitStack() as held:
-            async with self._next:
-                await held.enter_async_context(self._permits)
-                await self._pace()
-                self._limiter.take(self._clock(), count)
-            body = self._destination.envelope.wrap([piece.view for piece in part])
-            request = self._destination.request(body)
+        async with AsyncExitStack() as turn:
+            await turn.enter_async_context(self._turn)
+            await self._clear(count)
+            # From here to the post nothing waits, so nothing can have changed.
+            probing = self._circuit.is_open
+            self._limiter.take(self._clock(), count)
+            self._allowance.requested(self._clock())
+            number = self._concurrency.start(self._clock())
+            try:
+                if not probing:  # else nobody leaves before its answer is there
+                    await turn.aclose()
+                return await self._post(part, trouble, number, probing=probing)
+            finally:
+                self._concurrency.end()
+                self._landed.set()
+
+    async def _clear(self, count: int) -> None:
+        """Wait for a permit, the limiter, the end of a pause, and the circuit's next probe."""
+        while True:
             started = self._clock()
-            answer = await self._transport.post(request)
-        self._sent += Counts(requests=1, bytes_sent=len(body))
-        self._report(answer, self._clock() - started, count, len(body), request.encoding)
-        verdict = self._destination.judge(answer, self._wall_clock())
-        if verdict.action in _ANSWERS:
-            self._answered = self._clock()
-        return verdict
-
-    async def _pace(self) -> None:
-        """Wait for the limiter, and for the end of a pause the destination asked for.
-
-        The permit held meanwhile is no loss: the others wait for the same limiter.
-        """
-        while (wait := self._limiter.wait(self._clock())) > 0:
-            cause = "retry_after" if self._limiter.paused(self._clock()) else "rate_limit"
+            if self._concurrency.full:
+                self._landed.clear()
+                await self._landed.wait()
+                if self._concurrency.holds_back:
+                    self._throttled("adaptive", self._clock() - started)
+                continue
+            wait, cause = self._hold_up(started, count)
+            if wait <= _INSTANT:
+                return
             await self._sleep(wait)
             self._throttled(cause, wait)
 
+    def _hold_up(self, now: float, count: int) -> tuple[float, str]:
+        """Seconds to wait, and for what."""
+        return max(
+            (self._concurrency.wait(now), "adaptive"),
+            (self._circuit.wait(now), "circuit"),
+            (
+                self._limiter.wait(now, count),
+                "retry_after" if self._limiter.paused(now) else "rate_limit",
+            ),
+        )
+
+    async def _post(self, part: Part, trouble: Trouble, number: int, *, probing: bool) -> Verdict:
+        body = self._destination.envelope.wrap([piece.view for piece in part])
+        request = self._destination.request(body)
+        started = self._clock()
+        answer = await self._transport.post(request)
+        now = self._clock()
+        self._sent += Counts(requests=1, bytes_sent=len(body))
+        self._tell(
+            Attempted,
+            status=answer.status,
+            error=answer.error or "",
+            seconds=now - started,
+            rows=rows(part),
+            nbytes=len(body),
+            encoding=request.encoding,
+        )
+        verdict = self._destination.judge(answer, self._wall_clock())
+        self._learn(verdict, trouble, now, probing=probing)
+        if not probing:  # how many may fly, an outage can't tell
+            self._concurrency.learn(number, now, now - started, _outcome(answer, verdict))
+        self._report_limit()
+        return verdict
+
+    def _learn(self, verdict: Verdict, trouble: Trouble, now: float, *, probing: bool) -> None:
+        """What the answer says of the destination's health and this part's."""
+        if verdict.action in _ANSWERS:
+            self._tally.answered += 1
+            if self._circuit.answered():
+                self._concurrency.restart()
+        elif verdict.action is Action.RETRY:
+            self._circuit.failed(now, probe=probing)
+            # A wish to come later is no failure of these rows.
+            if not verdict.throttled and verdict.after is None:
+                self._tally.failed += 1
+                trouble.failed(now)
+
+    def _report_limit(self) -> None:
+        if self._concurrency.limit != self._limit:
+            self._limit = self._concurrency.limit
+            self._tell(Limited, limit=self._limit)
+
     def _throttled(self, cause: str, seconds: float) -> None:
         if seconds >= _NOTABLE:
-            name = self._destination.name
-            self._observer(
-                Throttled(sync=self._sync, destination=name, cause=cause, seconds=seconds)
-            )
+            self._tell(Throttled, cause=cause, seconds=seconds)
 
-    def _report(
-        self, answer: Answer, seconds: float, count: int, nbytes: int, encoding: str
-    ) -> None:
-        self._observer(
-            Attempted(
-                sync=self._sync,
-                destination=self._destination.name,
-                status=answer.status,
-                error=answer.error or "",
-                seconds=seconds,
-                rows=count,
-                nbytes=nbytes,
-                encoding=encoding,
-            )
-        )
+    def _tell(self, kind: Callable[..., Event], **fields: object) -> None:
+        self._observer(kind(sync=self._sync, destination=self._destination.name, **fields))
 
-    def _halt(self, verdict: Verdict) -> DestinationError | CredentialsError:
-        where = f"sync {self._sync}: {self._destination.name}"
-        if verdict.credentials:
-            return CredentialsError(
-                f"{where} refuses the credentials ({verdict.reason}). Check the key and the region "
-                f"in destinations.{self._destination.name}. Nothing was dropped."
-            )
-        return DestinationRefused(
-            f"{where} refuses the request as such ({verdict.reason}). Check the endpoint in "
-            f"destinations.{self._destination.name}. Nothing was dropped."
-        )
+
+def _outcome(answer: Answer, verdict: Verdict) -> Outcome:
+    if verdict.action is Action.DELIVERED:
+        return Outcome.DELIVERED
+    if verdict.throttled:
+        return Outcome.THROTTLE
+    overloaded = verdict.action is Action.RETRY and answer.status in _OVERLOADED
+    return Outcome.FAULT if overloaded else Outcome.NEITHER
