@@ -5,17 +5,23 @@
 
 from __future__ import annotations
 
+from pipeline.config.base import DestinationSettings, HttpEndpoint
+from pipeline.config.destinations import (
+    AnyDestination,
+    CustomerioDestination,
+    FileDestination,
+    RudderstackDestination,
+    SegmentDestination,
+    WebhookDestination,
+)
 from pipeline.config.environment import SHORT_NAMES
 from pipeline.config.example import EXAMPLE
 from pipeline.config.load import load_config
 from pipeline.config.models import (
-    AnyDestination,
     AnySource,
     BigQuerySource,
     ColumnConfig,
     Config,
-    CustomerioDestination,
-    FileDestination,
     FileSource,
     LogConfig,
     MetricsConfig,
@@ -24,6 +30,7 @@ from pipeline.config.models import (
     SendConfig,
     SyncConfig,
 )
+from pipeline.config.plugins import DestinationKind
 from pipeline.config.schema import json_schema
 
 __all__ = [
@@ -35,14 +42,20 @@ __all__ = [
     "ColumnConfig",
     "Config",
     "CustomerioDestination",
+    "DestinationKind",
+    "DestinationSettings",
     "FileDestination",
     "FileSource",
+    "HttpEndpoint",
     "LogConfig",
     "MetricsConfig",
     "RateLimit",
     "ReadConfig",
+    "RudderstackDestination",
+    "SegmentDestination",
     "SendConfig",
     "SyncConfig",
+    "WebhookDestination",
     "json_schema",
     "load_config",
 ]

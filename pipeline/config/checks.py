@@ -6,7 +6,7 @@ all others. Names keys and known names, never values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from pipeline.config.faults import Path, Problem, choose, listed, nearest
 from pipeline.encode.places import read_constants
@@ -14,6 +14,11 @@ from pipeline.model import Call
 from pipeline.source import template
 
 _NOTHING: Mapping[Path, str] = {}
+
+# What says what is read, and what belongs to one way of reading only.
+_READ = ("query", "query_file", "table")
+_OF_A_TABLE = ("row_restriction", "selected_fields", "snapshot_time")
+_OF_A_QUERY = ("parameters", "variables")
 
 
 def check(data: Mapping[str, object], filled: Mapping[Path, str] = _NOTHING) -> list[Problem]:
@@ -40,18 +45,20 @@ def check(data: Mapping[str, object], filled: Mapping[Path, str] = _NOTHING) -> 
         kind = _mapping(sources.get(source)).get("type") if isinstance(source, str) else None
         problems += _query(path, keys, kind)
         problems += _constants(path, keys)
-        query = keys.get("query")
-        if isinstance(query, str):
-            problems += variables((*path, "query"), query, filled.get((*path, "query"), query))
+        own = list(_mapping(keys.get("variables")))
+        for key in ("query", "row_restriction"):
+            text, here = keys.get(key), (*path, key)
+            if isinstance(text, str):
+                problems += variables(here, text, filled.get(here, text), own)
     return problems
 
 
-def variables(path: Path, query: str, written: str) -> list[Problem]:
-    """Unknown variables in a query. written: what of it stands in the file."""
-    known = sorted(template.VARIABLES)
+def variables(path: Path, query: str, written: str, own: Collection[str] = ()) -> list[Problem]:
+    """Unknown variables in a query. written: what of it stands in the file. own: the sync's."""
+    known = sorted({*template.VARIABLES, *own})
     problems: list[Problem] = []
-    for name in template.check(query):
-        if name in template.check(written):
+    for name in template.check(query, own):
+        if name in template.check(written, own):
             near = nearest(name, known)
             start = f"Did you mean `{{{{{near}}}}}`? " if near else ""
             what = f"`{{{{{name}}}}}` is not a variable of queries."
@@ -71,21 +78,29 @@ def _unknown(
 
 
 def _query(path: Path, keys: Mapping[str, object], kind: object) -> list[Problem]:
-    """The rules of `query` and `query_file` for a kind of source."""
-    given = [key for key in ("query", "query_file") if keys.get(key) is not None]
+    """The rules of what is read, for a kind of source."""
+    given = [key for key in _READ if keys.get(key) is not None]
     if kind == "file":
+        found = [*given, *(key for key in (*_OF_A_TABLE, *_OF_A_QUERY) if keys.get(key))]
         remedy = "Remove it, or use a `bigquery` source."
-        return [Problem((*path, key), f"A file source takes no `{key}`.", remedy) for key in given]
+        return [Problem((*path, key), f"A file source takes no `{key}`.", remedy) for key in found]
     if len(given) > 1:
-        what = "`query` and `query_file` are both given."
-        return [Problem((*path, "query_file"), what, "Keep one of them.")]
+        what = f"`{given[0]}` and `{given[1]}` are both given."
+        return [Problem((*path, given[1]), what, "Keep one of them.")]
     if not given and kind == "bigquery":
         what = "`query` is missing."
-        return [Problem((*path, "query"), what, "Add `query`, or `query_file` with its path.")]
+        remedy = "Add `query`, or `query_file` with its path, or `table`."
+        return [Problem((*path, "query"), what, remedy)]
     query = keys.get("query")
     if isinstance(query, str) and not query.strip():
         return [Problem((*path, "query"), "The query is empty.", "Write a SELECT.")]
-    return []
+    if given == ["table"]:
+        remedy = "Put the value into `row_restriction`, or use `query`."
+        odd = [key for key in ("parameters",) if keys.get(key)]
+        return [Problem((*path, key), f"A `table` takes no `{key}`.", remedy) for key in odd]
+    remedy = "Use `table`, or say it in the query."
+    odd = [key for key in _OF_A_TABLE if keys.get(key)]
+    return [Problem((*path, key), f"A query takes no `{key}`.", remedy) for key in odd]
 
 
 def _constants(path: Path, keys: Mapping[str, object]) -> list[Problem]:

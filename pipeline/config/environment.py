@@ -12,13 +12,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
+from pipeline.config.destinations import BUILT_IN
 from pipeline.config.faults import Path, dotted, nearest
 from pipeline.config.keys import models_in, scalars, tunables
 from pipeline.config.models import Config
+from pipeline.config.plugins import settings_of
 from pipeline.errors import Fault
 
 SHORT_NAMES: Mapping[str, str] = {
     "RETL_CONCURRENCY": "send.concurrency",
+    "RETL_MAX_CONCURRENCY": "send.max_concurrency",
     "RETL_RATE_LIMIT": "send.rate_limit.requests_per_second",
     "RETL_ROWS_RATE_LIMIT": "send.rate_limit.rows_per_second",
     "RETL_BUFFER_BYTES": "send.buffer_bytes",
@@ -27,6 +30,7 @@ SHORT_NAMES: Mapping[str, str] = {
     "RETL_COMPRESSION": "send.compression",
     "RETL_READ_STREAMS": "read.streams",
     "RETL_ENCODE_THREADS": "read.threads",
+    "RETL_SPOOL_DIR": "spool.dir",
     "RETL_METRICS_PORT": "metrics.port",
     "RETL_DRAIN": "drain",
     "RETL_STATE": "state",
@@ -111,8 +115,10 @@ def _variables(data: Mapping[str, object]) -> dict[str, list[Path]]:
     for section in Config.SECTIONS:
         models = models_in(Config.model_fields[section].annotation)
         keys = dict.fromkeys(key for model in models for key, _ in scalars(model))
-        for name, _ in _named(data, section):
-            for key in keys:
+        for name, item in _named(data, section):
+            added = settings_of(item.get("type"), BUILT_IN) if section == "destinations" else ()
+            more = [key for model in added for key, _ in scalars(model)]
+            for key in dict.fromkeys([*keys, *more]):
                 path: Path = (section, name, *key)
                 paths.setdefault(variable(path), []).append(path)
     return paths

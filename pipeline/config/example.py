@@ -59,7 +59,7 @@ syncs:
       WHERE completed_at >= {{last_sync_timestamp}}
 
 send:
-  concurrency: 16                       # requests in flight; or RETL_CONCURRENCY=16
+  concurrency: adaptive                 # or a number of requests in flight; RETL_CONCURRENCY=16
   rate_limit:
     requests_per_second: 1000           # what Customer.io allows; or RETL_RATE_LIMIT=1000
 

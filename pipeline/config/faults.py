@@ -104,7 +104,11 @@ _LIST = ("This must be a list.", "Write it as `[a, b]`, or one `- item` a line."
 _WHOLE = ("This must be a whole number.", "Write it in digits.")
 _NUMBER = ("This must be a number.", "Write it in digits.")
 
+_TRUTH = ("This must be true or false.", "Write `true` or `false`.")
+
 _PHRASES: Mapping[str, tuple[str, str]] = {
+    "bool_type": _TRUTH,
+    "bool_parsing": _TRUTH,
     "string_type": _TEXT,
     "string_too_short": ("This is empty.", "Give it a value."),
     "too_short": ("This is empty.", "Declare at least one."),

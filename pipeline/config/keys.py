@@ -11,8 +11,11 @@ from typing import get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from pipeline.config import plugins
+from pipeline.config.base import Model
+from pipeline.config.destinations import BUILT_IN
 from pipeline.config.faults import Path
-from pipeline.config.models import Config, Model
+from pipeline.config.models import Config
 
 
 def models_in(annotation: object) -> tuple[type[Model], ...]:
@@ -42,7 +45,7 @@ def fields_of(model: type[Model]) -> Mapping[str, FieldInfo]:
 def kind_of(model: type[Model]) -> str:
     """The value of `type` that selects the model; empty for models that need none."""
     kind = model.model_fields.get("type")
-    return str(get_args(kind.annotation)[0]) if kind else ""
+    return str(get_args(kind.annotation)[0]) if kind and kind.is_required() else ""
 
 
 def models_at(path: Path, data: object) -> tuple[type[Model], ...]:
@@ -59,6 +62,8 @@ def models_at(path: Path, data: object) -> tuple[type[Model], ...]:
             data = data.get(name) if isinstance(data, dict) else None
             kind = data.get("type") if isinstance(data, dict) else None
             models = tuple(m for m in models if kind_of(m) == kind) or models
+            if key == "destinations":
+                models = plugins.settings_of(kind, BUILT_IN) or models
     return models
 
 

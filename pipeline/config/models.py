@@ -8,14 +8,13 @@ Longer than others, because the table of keys is easiest to read in one piece.
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     JsonValue,
     PrivateAttr,
@@ -26,13 +25,14 @@ from pydantic import (
 )
 
 from pipeline.config import checks, values
+from pipeline.config.base import HttpEndpoint, Model, Text
+from pipeline.config.destinations import AnyDestination
 from pipeline.config.faults import wrong
 from pipeline.config.units import NO_BOOL, Duration, Size, Whole
 from pipeline.model import Call
+from pipeline.source import parameters
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-Text = Annotated[str, StringConstraints(min_length=1)]
-HttpEndpoint = Annotated[str, AfterValidator(values.http_endpoint)]
 GrpcEndpoint = Annotated[str, AfterValidator(values.grpc_endpoint)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False), NO_BOOL]
 MaxRejected = Annotated[
@@ -50,24 +50,18 @@ MaxRejected = Annotated[
     ),
 ]
 
-
-class Model(BaseModel):
-    """What all models share."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_left_out(cls, data: Any) -> Any:
-        """A section whose lines are all commented out reads as null: the defaults hold."""
-        if not isinstance(data, dict):
-            return data
-        fields = cls.model_fields
-        return {
-            key: value
-            for key, value in data.items()
-            if value is not None or key not in fields or fields[key].is_required()
+Concurrency = Annotated[
+    int | str,
+    BeforeValidator(values.concurrency),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "enum": ["adaptive"]},
+                {"type": "integer", "minimum": 1, "maximum": values.MOST_IN_FLIGHT},
+            ]
         }
+    ),
+]
 
 
 class BigQuerySource(Model):
@@ -80,16 +74,37 @@ class BigQuerySource(Model):
         description="Location of the data, such as `US` or `europe-west1`. "
         "Left out: BigQuery finds it from the tables.",
     )
-    credentials: Annotated[SecretStr, AfterValidator(values.service_account)] | None = Field(
+    credentials: Annotated[SecretStr, AfterValidator(values.google_credentials)] | None = Field(
         default=None,
-        description="The JSON text of a service account key, normally `${file:PATH}`. "
+        description="The JSON text of a service account key, or of a Workload Identity Federation "
+        "configuration (`external_account`), normally `${file:PATH}`. "
         "Left out: Application Default Credentials (Workload Identity, gcloud).",
+    )
+    impersonate: Annotated[str, AfterValidator(values.service_account)] | None = Field(
+        default=None,
+        description="E-mail address of a service account to act as. The credentials need "
+        "roles/iam.serviceAccountTokenCreator on it, and it the roles for BigQuery.",
+    )
+    priority: Literal["interactive", "batch"] = Field(
+        default="interactive",
+        description="`batch` queries wait until slots are idle and don't count towards the limit "
+        "of concurrent queries.",
+    )
+    query_timeout: Annotated[Duration, Field(gt=0)] | None = Field(
+        default=None,
+        description="How long a query may take, waiting for slots included. One that takes longer "
+        "is cancelled, and the run ends with exit code 78. Left out: BigQuery's six hours.",
     )
     maximum_bytes_billed: Size = Field(
         default=100 * 10**9,
         gt=0,
         description="A query that would be billed for more bytes is refused before it runs. "
         "Raise it for a sync that has to scan more.",
+    )
+    price_per_tib: Annotated[float, Field(ge=0, allow_inf_nan=False), NO_BOOL] = Field(
+        default=6.25,  # the on-demand price in the US multi-region
+        description="What BigQuery charges for scanning a TiB, in US dollars, for the estimates of "
+        "`retl plan`. 0 where you pay for slots and not for bytes.",
     )
     labels: Annotated[dict[str, str], AfterValidator(values.labels)] = Field(
         default_factory=dict,
@@ -117,34 +132,7 @@ class FileSource(Model):
     )
 
 
-class CustomerioDestination(Model):
-    """Customer.io's Data Pipelines API."""
-
-    type: Literal["customerio"] = Field(description="The kind of destination.")
-    region: Literal["us", "eu"] = Field(
-        default="us",
-        description="Region of the Customer.io account. With the wrong one the key is refused, "
-        "or rows are accepted and dropped.",
-    )
-    api_key: Annotated[SecretStr, AfterValidator(values.api_key)] = Field(
-        description="API key of the Data Pipelines source, normally `${CUSTOMERIO_API_KEY}`."
-    )
-    endpoint: HttpEndpoint | None = Field(
-        default=None,
-        description="URL to send to instead of the region's, for a proxy or a local server. "
-        "Plain http only on loopback.",
-    )
-
-
-class FileDestination(Model):
-    """A file of payloads, one JSON object per line."""
-
-    type: Literal["file"] = Field(description="The kind of destination.")
-    path: Text = Field(description="The file to write, one payload per line.")
-
-
 AnySource = Annotated[BigQuerySource | FileSource, Field(discriminator="type")]
-AnyDestination = Annotated[CustomerioDestination | FileDestination, Field(discriminator="type")]
 
 
 class ColumnConfig(Model):
@@ -178,6 +166,55 @@ Column = Annotated[
 ]
 
 
+class ParameterConfig(Model):
+    """A value for `@name` in a query. `NAME: VALUE` is short for `NAME: {value: VALUE}`."""
+
+    type: (
+        Literal[
+            "STRING",
+            "INT64",
+            "FLOAT64",
+            "BOOL",
+            "DATE",
+            "DATETIME",
+            "TIMESTAMP",
+            "NUMERIC",
+            "BYTES",
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="BigQuery's type; of a list, that of its elements. "
+        "Left out: STRING, INT64, FLOAT64 or BOOL, as the value is written.",
+    )
+    value: JsonValue = Field(
+        description="The value, or a list of values for an ARRAY. Times in ISO 8601, NUMERIC in "
+        "quotes, BYTES in base64; null is the NULL of the `type`."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self.as_parameter("")
+        return self
+
+    def as_parameter(self, name: str) -> parameters.Parameter:
+        """The typed parameter of that name."""
+        try:
+            return parameters.parameter(name, self.value, self.type)
+        except parameters.BadParameter as error:
+            what, _, remedy = str(error).partition(": ")
+            raise wrong(f"{what}.", f"{remedy[:1].upper()}{remedy[1:]}") from None
+
+
+Parameter = Annotated[
+    ParameterConfig,
+    BeforeValidator(values.parameter, json_schema_input_type=JsonValue | ParameterConfig),
+]
+Variable = Annotated[
+    str, BeforeValidator(values.variable, json_schema_input_type=str | int | float)
+]
+
+
 class SyncConfig(Model):
     """A query, the call its rows become, and where they go."""
 
@@ -197,13 +234,44 @@ class SyncConfig(Model):
         default=None,
         description="The SELECT to run, in GoogleSQL. `{{last_sync_time}}` becomes the Unix "
         "seconds at which the last completed run's query started, 0 at first; "
-        "`{{last_sync_timestamp}}` the same as a TIMESTAMP. A `bigquery` source needs either "
-        "`query` or `query_file`; a `file` source takes neither.",
+        "`{{last_sync_timestamp}}` the same as a TIMESTAMP. A `bigquery` source needs one of "
+        "`query`, `query_file` and `table`; a `file` source takes none.",
     )
     query_file: Text | None = Field(
         default=None,
         description="File that holds the query instead, relative to this file. "
         "`${...}` is not replaced in it.",
+    )
+    parameters: Annotated[dict[str, Parameter], AfterValidator(values.names)] = Field(
+        default_factory=dict,
+        description="Values for `@name` in the query, typed and safe whatever they hold: "
+        "`plan: pro`, `ids: [1, 2]`, `since: {type: DATE, value: 2026-01-01}`.",
+    )
+    variables: Annotated[dict[str, Variable], AfterValidator(values.variables)] = Field(
+        default_factory=dict,
+        description="Text for `{{name}}` in the query or `row_restriction`, for what can be no "
+        "parameter, such as part of a table's name: `suffix: 2026_01`. Letters, digits, `_`, `-` "
+        "and `.` only.",
+    )
+    table: Annotated[str, AfterValidator(values.table)] | None = Field(
+        default=None,
+        description="A table to read without a query: `project.dataset.table`, or `dataset.table` "
+        "in the source's project. No view: that takes a `query`.",
+    )
+    row_restriction: str | None = Field(
+        default=None,
+        description="Which rows of the `table`: a condition as after WHERE, without aggregates and "
+        "subqueries. `{{last_sync_time}}` and the other variables work in it.",
+    )
+    selected_fields: Annotated[list[str], AfterValidator(values.fields)] = Field(
+        default_factory=list,
+        description="Which columns of the `table`, and fields of STRUCTs as `column.field`. "
+        "Left out: all.",
+    )
+    snapshot_time: Annotated[datetime, BeforeValidator(values.moment)] | None = Field(
+        default=None,
+        description="Read the `table` as it was then: `2026-12-01T06:00:00Z`, within BigQuery's "
+        "time travel (7 days). Left out: as it is.",
     )
     columns: dict[str, Column] = Field(
         default_factory=dict,
@@ -267,6 +335,33 @@ class ReadConfig(Model):
         default=None,
         description="Threads that encode rows. Left out: one per core.",
     )
+    compression: Literal["auto", "lz4", "none"] = Field(
+        default="auto",
+        description="Compression of rows on their way from BigQuery. LZ4 halves the bytes for "
+        "little CPU; `auto` uses it everywhere but on loopback, where it only costs.",
+    )
+
+
+class SpoolConfig(Model):
+    """Rows on local disk ahead of sending, where sending takes longer than BigQuery waits."""
+
+    dir: Annotated[str, AfterValidator(values.directory)] | None = Field(
+        default=None,
+        description="Directory for rows of `bigquery` sources that wait to be sent; on a volume "
+        "that outlives the process, it is where the next run goes on. It holds row content, and "
+        "only its owner may read it. Left out: rows are not spooled.",
+    )
+    max_bytes: Size = Field(
+        default=20 * 10**9,
+        ge=100 * 10**6,
+        description="The most that the spool of one sync takes. When it is full, reading waits "
+        "for rows to be sent.",
+    )
+    when: Literal["auto", "always"] = Field(
+        default="auto",
+        description="`auto` spools when, by rows and rate limit, sending would outlast BigQuery's "
+        "read session (6 hours); `always` spools every run.",
+    )
 
 
 class RateLimit(Model):
@@ -279,36 +374,50 @@ class RateLimit(Model):
     )
     rows_per_second: Rate | None = Field(
         default=None,
-        description="Rows in any second, over all senders. Left out: no limit.",
+        description="Rows in any second, over all senders; requests are made small enough for it. "
+        "Left out: no limit.",
     )
     burst: Whole = Field(
         default=1,
         ge=1,
-        description="Requests that may leave at once after a pause; 1 spaces them evenly.",
+        description="Requests that may leave at once after a pause, beside the rate; 1 spaces them "
+        "evenly, and then no second sees more than the rate.",
     )
 
 
 class SendConfig(Model):
     """Sending to the destinations; each destination gets all of this for itself."""
 
-    concurrency: Whole = Field(
-        default=16,
+    concurrency: Concurrency = Field(
+        default="adaptive",
+        description="Requests in flight at a time. `adaptive` finds out how many the destination "
+        "bears, by its answers; a number stays as it is.",
+    )
+    max_concurrency: Whole = Field(
+        default=64,
         ge=1,
-        le=256,
-        description="Requests in flight at a time. Raise it when the destination answers slowly.",
+        le=values.MOST_IN_FLIGHT,
+        description="The most requests, and connections, that `concurrency: adaptive` may use. "
+        "Raise it when the destination answers slowly.",
     )
     rate_limit: RateLimit = Field(default_factory=RateLimit, description=str(RateLimit.__doc__))
     retry_deadline: Duration = Field(
         default=900.0,
         gt=0,
-        description="How long a run goes on retrying a destination that fails, before it stops "
-        "with exit code 75. The next run goes on from there.",
+        description="How long a run goes on retrying a destination that fails, counted from the "
+        "first failure after its last answer, before it stops with exit code 75. The next run goes "
+        "on from there.",
     )
     timeout: Duration = Field(
         default=30.0, gt=0, description="How long one request may take, answer included."
     )
     connect_timeout: Duration = Field(
         default=10.0, gt=0, description="How long connecting may take."
+    )
+    read_timeout: Annotated[Duration, Field(gt=0)] | None = Field(
+        default=None,
+        description="How long the destination may send nothing at all, once it has the request. "
+        "Left out: as long as `timeout`.",
     )
     compression: Literal["none", "gzip"] = Field(
         default="none",
@@ -320,6 +429,32 @@ class SendConfig(Model):
         ge=10**6,
         description="Bytes that may be encoded and not settled yet. Reading waits when it is "
         "full, so memory stays flat.",
+    )
+
+    @property
+    def most_in_flight(self) -> int:
+        """Requests, and so connections, at a time at most."""
+        return self.concurrency if isinstance(self.concurrency, int) else self.max_concurrency
+
+
+class HttpConfig(Model):
+    """HTTP to the destinations; nothing of it comes from the environment's proxy variables."""
+
+    ca_file: Text | None = Field(
+        default=None,
+        description="File of certificates (PEM) of authorities to trust beside the system's, such "
+        "as a company's own. TLS is verified always.",
+    )
+    proxy: Annotated[SecretStr, AfterValidator(values.proxy)] | None = Field(
+        default=None,
+        description="URL of a proxy to reach the destinations through, with user and password if "
+        "it wants them: `http://user:password@proxy.example.com:3128`, normally `${PROXY_URL}`. "
+        "It tunnels, so that TLS ends at the destination. Not used for loopback.",
+    )
+    allowed_hosts: Annotated[list[str], AfterValidator(values.hosts)] = Field(
+        default_factory=list,
+        description="The only hosts that anything may be sent to, whatever the destinations say: "
+        "`cdp.customer.io`, `*.example.com`. Left out: those of the destinations.",
     )
 
 
@@ -364,7 +499,9 @@ class Config(Model):
         min_length=1, description="What is moved, by name; `retl run NAME` runs one."
     )
     read: ReadConfig = Field(default_factory=ReadConfig, description=str(ReadConfig.__doc__))
+    spool: SpoolConfig = Field(default_factory=SpoolConfig, description=str(SpoolConfig.__doc__))
     send: SendConfig = Field(default_factory=SendConfig, description=str(SendConfig.__doc__))
+    http: HttpConfig = Field(default_factory=HttpConfig, description=str(HttpConfig.__doc__))
     metrics: MetricsConfig = Field(
         default_factory=MetricsConfig, description=str(MetricsConfig.__doc__)
     )

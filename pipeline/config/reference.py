@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from enum import StrEnum
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BeforeValidator, SecretStr
+from pydantic import BeforeValidator, JsonValue, SecretStr
 from pydantic.fields import FieldInfo
 
+from pipeline.config.base import Model
 from pipeline.config.environment import OTHERS, SHORT_NAMES, variable
 from pipeline.config.example import EXAMPLE
+from pipeline.config.http_values import envelope
 from pipeline.config.keys import fields_of, is_named, kind_of, models_in, tunables
-from pipeline.config.models import Config, Model
+from pipeline.config.models import Config
 from pipeline.config.units import format_duration, format_size, parse_duration, parse_size
-from pipeline.config.values import max_rejected
+from pipeline.config.values import concurrency, max_rejected
 
 _INTRO = """\
 # Configuration
@@ -117,11 +120,28 @@ def _parsers(one: FieldInfo) -> list[Any]:
 
 def _value(one: FieldInfo) -> str:
     """What a key takes, in a word or two."""
-    words = {parse_duration: "duration", parse_size: "size", max_rejected: "rows or percentage"}
+    words = {
+        parse_duration: "duration",
+        parse_size: "size",
+        max_rejected: "rows or percentage",
+        concurrency: "`adaptive` or whole number",
+        envelope: "`array`, `ndjson` or mapping",
+    }
     for parser in _parsers(one):
         if parser in words:
             return words[parser]
     return _words(one.annotation)
+
+
+_PLAIN: dict[Any, str] = {
+    JsonValue: "value or list",
+    bool: "`true` or `false`",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    datetime: "time",
+    SecretStr: "text, secret",
+}
 
 
 def _words(annotation: Any) -> str:
@@ -134,13 +154,14 @@ def _words(annotation: Any) -> str:
         return "mapping by name" if models_in(annotation) else "mapping"
     if models_in(annotation):
         return "mapping"
+    for part in parts:
+        if isinstance(part, BeforeValidator) and part.func in {parse_duration, parse_size}:
+            return "duration" if part.func is parse_duration else "size"
     if parts:  # Annotated, or a union with None
         return _words(next(part for part in parts if part is not NoneType))
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return ", ".join(f"`{member}`" for member in annotation)
-    return {int: "whole number", float: "number", str: "text", SecretStr: "text, secret"}[
-        annotation
-    ]
+    return _PLAIN[annotation]
 
 
 def _default(one: FieldInfo) -> str:
@@ -150,6 +171,8 @@ def _default(one: FieldInfo) -> str:
     default = one.default
     if one.default_factory is not None or default is None or default == "":
         return ""
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
     if parse_duration in _parsers(one):
         return f"`{format_duration(default)}`"
     if parse_size in _parsers(one):

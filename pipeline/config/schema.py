@@ -51,6 +51,6 @@ def _is_closed(schema: dict[str, Any]) -> bool:
     kind = schema.get("type")
     if "const" in schema:
         return False
-    return kind in {"integer", "number"} or (
+    return kind in {"boolean", "integer", "number"} or (
         kind == "string" and ("enum" in schema or "pattern" in schema)
     )

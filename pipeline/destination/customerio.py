@@ -1,4 +1,4 @@
-"""Customer.io's Data Pipelines API, by its /batch endpoint.
+"""Customer.io's Data Pipelines API, by /batch or by one request a call.
 
 Source of paths, keys, strict mode and limits: its published OpenAPI and official SDKs. "KB" is
 not defined there: the ceilings take it as 1,000 bytes, the smaller reading.
@@ -6,15 +6,13 @@ not defined there: the ceilings take it as 1,000 bytes, the smaller reading.
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
-import orjson
-
-from pipeline.destination.verdicts import judge
+from pipeline.destination.api import BATCH, BatchApi, basic
 from pipeline.destination.workspace import workspace_warnings
-from pipeline.model import Answer, Envelope, Limits, Request, Verdict
+from pipeline.model import Call, Envelope, Limits, Request
 
 HOSTS = {"us": "https://cdp.customer.io/v1", "eu": "https://cdp-eu.customer.io/v1"}
 # Over 32 KB a call or 500 KB a batch the API answers 200 and drops: stay under, with room for
@@ -28,14 +26,30 @@ LIMITS = Limits(
     requests_per_second=1_000.0,
     id_bytes=150,
 )
-ENVELOPE = Envelope(prefix=b'{"batch":[', separator=b",", suffix=b"]}")
+ENVELOPE = BATCH
+# One payload, and nothing around it.
+SINGLE = Envelope(prefix=b"", separator=b"\n", suffix=b"")
+SINGLE_LIMITS = replace(LIMITS, batch_bytes=LIMITS.payload_bytes, batch_rows=1)
 # Keys that name their region go as Bearer tokens, all others as the user of Basic auth.
 _BEARER_KEY = re.compile(r"(?:pk|sk)_(us|eu)_")
-_LONGEST_MESSAGE = 500
+# The encoder writes the call first.
+_CALL = re.compile(rb'\{"type":"([a-z]+)"')
+_CALLS = frozenset(call.encode() for call in Call)
 
 
-class Customerio:
-    """A `Destination`. endpoint: overrides the region's host, e.g. http://127.0.0.1:8080/v1."""
+def key_region(api_key: str) -> str | None:
+    """The region that a key names: us or eu; None for a key that names none."""
+    bearer = _BEARER_KEY.match(api_key)
+    return bearer[1] if bearer else None
+
+
+class Customerio(BatchApi):
+    """A `Destination`.
+
+    region: us or eu; a key that names its region knows better. endpoint: overrides the region's
+    host, e.g. http://127.0.0.1:8080/v1. strict: have faults refused, instead of answered 200 and
+    dropped. single: one request a payload, to the endpoint of its call.
+    """
 
     def __init__(
         self,
@@ -45,51 +59,34 @@ class Customerio:
         region: str = "us",
         endpoint: str | None = None,
         encoding: str = "identity",
+        strict: bool = True,
+        single: bool = False,
     ) -> None:
-        bearer = _BEARER_KEY.match(api_key)
-        base = endpoint or HOSTS[bearer[1] if bearer else region]
-        self._name, self._encoding = name, encoding
-        self._url = base.rstrip("/") + "/batch"
-        token = base64.b64encode(f"{api_key}:".encode()).decode()
-        self._headers: Mapping[str, str] = {
-            "Authorization": f"Bearer {api_key}" if bearer else f"Basic {token}",
+        named = key_region(api_key)
+        self._base = (endpoint or HOSTS[named or region]).rstrip("/")
+        self._single = single
+        headers: Mapping[str, str] = {
+            "Authorization": f"Bearer {api_key}" if named else basic(api_key),
             # Without it, faults are logged on their side and answered 200.
-            "X-Strict-Mode": "1",
+            **({"X-Strict-Mode": "1"} if strict else {}),
         }
-
-    @property
-    def name(self) -> str:
-        """Its name in the configuration."""
-        return self._name
-
-    @property
-    def limits(self) -> Limits:
-        """In bytes of UTF-8."""
-        return LIMITS
-
-    @property
-    def envelope(self) -> Envelope:
-        """`{"batch":[...]}`."""
-        return ENVELOPE
+        super().__init__(
+            name=name,
+            url=f"{self._base}/batch",
+            headers=headers,
+            limits=SINGLE_LIMITS if single else LIMITS,
+            envelope=SINGLE if single else ENVELOPE,
+            encoding=encoding,
+        )
 
     def request(self, body: bytes) -> Request:
-        """A POST to /batch."""
-        return Request(url=self._url, headers=self._headers, body=body, encoding=self._encoding)
-
-    def judge(self, answer: Answer, now: float) -> Verdict:
-        """See verdicts.py; the API adds nothing of its own."""
-        return judge(answer, now, _message(answer.body) if answer.status >= 400 else "")
+        """A POST to /batch, or to the path of the payload's call."""
+        request = super().request(body)
+        call = _CALL.match(body) if self._single else None
+        if call is None or call[1] not in _CALLS:
+            return request
+        return replace(request, url=f"{self._base}/{call[1].decode()}")
 
     def warnings(self, payload: bytes, now: float) -> tuple[str, ...]:
         """By the limits of workspaces: see workspace.py."""
         return workspace_warnings(payload, now)
-
-
-def _message(body: bytes) -> str:
-    """What `{"meta":{"errors":["..."]}}` says."""
-    try:
-        errors = orjson.loads(body)["meta"]["errors"]
-        text = "; ".join(str(error) for error in errors)
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        text = body.decode("utf-8", "replace")
-    return text[:_LONGEST_MESSAGE]

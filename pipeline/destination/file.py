@@ -1,4 +1,8 @@
-"""One payload per line of a file (NDJSON): for dry runs, and to see what would be sent."""
+"""Payloads in files: for dry runs, for other tools, and to see what would be sent.
+
+A file of lines that grows (send/file_transport.py), or a folder of whole files, one per Batch
+(send/part_files.py).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,17 @@ from pipeline.model import Action, Answer, Envelope, Limits, Request, Verdict
 
 # Large enough for any row worth a line, small enough for a few of them in memory.
 LIMITS = Limits(payload_bytes=4_000_000, batch_bytes=4_100_000, batch_rows=10_000)
+# So many of the smallest payloads are some 100 MB: `file_bytes` ends a file long before.
+_PART_ROWS = 1_000_000
+
+
+def part_limits(file_bytes: int) -> Limits:
+    """Of a folder whose files have at most so many bytes of lines."""
+    return Limits(
+        payload_bytes=min(LIMITS.payload_bytes, file_bytes - 1),  # and its line end
+        batch_bytes=file_bytes,
+        batch_rows=_PART_ROWS,
+    )
 
 
 class File:

@@ -6,12 +6,13 @@
 | 400, 422                        | split: find the rows at fault                       |
 | 413                             | split by size                                       |
 | 401, 403                        | halt: credentials                                   |
-| other 3xx and 4xx, 501          | halt: the endpoint                                  |
+| other 1xx, 3xx and 4xx, 501     | halt: the endpoint                                  |
 | 408, 425, 429, 5xx, no answer   | retry                                               |
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 from pipeline.model import Action, Answer, Verdict
@@ -22,30 +23,46 @@ _PASSING = frozenset({408, 425, 429})
 _TOO_LARGE, _THROTTLED, _NOT_IMPLEMENTED = 413, 429, 501
 # A wish beyond an hour is a mistake, or an outage that the run's deadline should judge.
 _LONGEST_WAIT = 3600.0
+_DEFAULT: Mapping[str, Action] = {}
 
 
-def judge(answer: Answer, now: float, message: str = "") -> Verdict:
-    """The table. now: Unix seconds. message: the destination's words, for dead letters."""
+def judge(
+    answer: Answer, now: float, message: str = "", own: Mapping[str, Action] = _DEFAULT
+) -> Verdict:
+    """The table. now: Unix seconds. message: the destination's words, for dead letters.
+
+    own: a destination's own rules, by status (`409`) or class (`4xx`), which go before the table;
+    a status goes before its class.
+    """
     status = answer.status
     if status == 0:
         return Verdict(action=Action.RETRY, reason=answer.error or "network")
-    reason = f"http_{status}"
-    if 200 <= status < 300:
-        return Verdict(action=Action.DELIVERED)
-    if status in _BAD_ROWS:
-        return Verdict(action=Action.SPLIT, reason=f"rejected_{status}", message=message)
-    if status == _TOO_LARGE:
+    action = own.get(str(status)) or own.get(f"{status // 100}xx") or _action(status)
+    if action is Action.DELIVERED:
+        return Verdict(action=action)
+    if action in {Action.SPLIT, Action.REJECT}:
+        by_size = action is Action.SPLIT and status == _TOO_LARGE
+        reason = f"rejected_{status}"
+        return Verdict(action=action, reason=reason, message=message, by_size=by_size)
+    if action is Action.RETRY:
         return Verdict(
-            action=Action.SPLIT, reason=f"rejected_{status}", message=message, by_size=True
-        )
-    if status in _PASSING or (status >= 500 and status != _NOT_IMPLEMENTED):
-        return Verdict(
-            action=Action.RETRY,
-            reason=reason,
+            action=action,
+            reason=f"http_{status}",
             after=retry_after(answer.retry_after, now),
             throttled=status == _THROTTLED,
         )
-    return Verdict(action=Action.HALT, reason=reason, credentials=status in _CREDENTIALS)
+    credentials = status in _CREDENTIALS
+    return Verdict(action=Action.HALT, reason=f"http_{status}", credentials=credentials)
+
+
+def _action(status: int) -> Action:
+    if 200 <= status < 300:
+        return Action.DELIVERED
+    if status in _BAD_ROWS or status == _TOO_LARGE:
+        return Action.SPLIT
+    if status in _PASSING or (status >= 500 and status != _NOT_IMPLEMENTED):
+        return Action.RETRY
+    return Action.HALT
 
 
 def retry_after(header: str | None, now: float) -> float | None:

@@ -25,7 +25,7 @@ _MOST_NAMED = 3
 _MOST_SHOWN = 40  # characters of a name
 # What holds the name of an event, and what of it is attributes, by call.
 _EVENT_NAME = {"track": "event", "page": "name", "screen": "name"}
-_ATTRIBUTES = {"identify", "group"}
+_ATTRIBUTES = ("identify", "group")
 
 
 def workspace_warnings(payload: bytes, now: float) -> tuple[str, ...]:
@@ -34,9 +34,12 @@ def workspace_warnings(payload: bytes, now: float) -> tuple[str, ...]:
         message = orjson.loads(payload)
     except orjson.JSONDecodeError:  # a column of type JSON is taken at its word
         return ("the payload is no valid JSON",)
-    if message["type"] in _ATTRIBUTES:
-        return tuple(_of_attributes(message.get("traits", {})))
-    if message["type"] in _EVENT_NAME:
+    if not isinstance(message, dict):
+        return ("the payload is no JSON object",)
+    call, traits = str(message.get("type")), message.get("traits")
+    if call in _ATTRIBUTES and isinstance(traits, dict):
+        return tuple(_of_attributes(traits))
+    if call in _EVENT_NAME:
         return tuple(_of_event(message, now))
     return ()
 

@@ -15,7 +15,7 @@ from pipeline.config.reference import document
 from pipeline.destination.file import File
 from pipeline.errors import ConfigError, Fault
 from pipeline.model import Span, Window
-from pipeline.wiring import _encoder
+from pipeline.wiring.encoders import make_encoder
 
 BASE = """\
 version: 1
@@ -252,7 +252,7 @@ def test_a_sync_encodes_what_its_configuration_says(tmp_path: Path) -> None:
     destination = File(name="out")
     config = load_config(tmp_path / "retl.yml", {})
     window = Window(start=0, sequence=1)
-    encoder = _encoder(config, "users", destination, window, batch.schema)
+    encoder = make_encoder(config, "users", destination, window, batch.schema)
     payloads = encoder.encode(batch, Span(stream=0, first=0, rows=1))
     text = bytes(payloads.data).decode()
     assert text.startswith(

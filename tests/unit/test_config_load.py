@@ -109,7 +109,7 @@ def test_defaults(folder: Path) -> None:
         "unix",
     )
     assert (config.read.streams, config.read.threads) == (4, None)
-    assert (config.send.concurrency, config.send.buffer_bytes) == (16, 64_000_000)
+    assert (config.send.concurrency, config.send.buffer_bytes) == ("adaptive", 64_000_000)
     assert (config.send.retry_deadline, config.send.timeout) == (900, 30)
     assert config.send.rate_limit.requests_per_second is None
     assert (config.drain, config.metrics.port, config.log.level) == (25, None, "info")
@@ -435,6 +435,9 @@ WRONG: list[tuple[dict[str, object], list[tuple[str, str]]]] = [
     ({"send__concurrency": "many"}, [("send.concurrency", "whole number")]),
     ({"send__concurrency": "9" * 5000}, [("send.concurrency", "whole number")]),
     ({"send__concurrency": [1]}, [("send.concurrency", "whole number")]),
+    ({"send__concurrency": "Adaptive"}, [("send.concurrency", "`adaptive`")]),
+    ({"send__max_concurrency": 0}, [("send.max_concurrency", "at least 1")]),
+    ({"send__max_concurrency": 257}, [("send.max_concurrency", "at most 256")]),
     ({"send": 5}, [("send", "mapping")]),
     ({"send__rate_limit": 5}, [("send.rate_limit", "mapping")]),
     (

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from pipeline.config import EXAMPLE, SHORT_NAMES, Config, json_schema
+from pipeline.config.base import Model
 from pipeline.config.keys import models_in
-from pipeline.config.models import Model
 from pipeline.config.reference import document
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -41,7 +41,7 @@ def test_the_schema_is_one_and_takes_the_example() -> None:
 @pytest.mark.parametrize(
     ("path", "good", "bad"),
     [
-        ("send/concurrency", [8, "${N}", "1${N}"], ["8x", True, 1.5, 0, "$N"]),
+        ("send/concurrency", [8, "adaptive", "${N}", "1${N}"], ["8x", True, 1.5, 0, 257, "$N"]),
         ("send/rate_limit/requests_per_second", [0.5, "${N}", None], ["x", -1]),
         ("send/timeout", ["30s", 30, "${N}", "${N}s"], ["soon", -1, []]),
         ("send/buffer_bytes", ["64MB", 10**6, "${N}"], ["64 apples", 1.5]),
@@ -70,7 +70,7 @@ def test_every_key_has_a_description() -> None:
         models += [
             found for one in model.model_fields.values() for found in models_in(one.annotation)
         ]
-    assert len(models) == 12
+    assert len(models) == 20
     for model in models:
         for key, one in model.model_fields.items():
             assert one.description, f"{model.__name__}.{key}"
