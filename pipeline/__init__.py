@@ -7,22 +7,24 @@ report = asyncio.run(run_sync(load_config(), "users"))
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+# Not `typing.TYPE_CHECKING`, for type checkers the same: `retl` has to hear signals before it
+# imports anything that takes a while.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pipeline.config import Config, load_config
+    from pipeline.errors import (
+        ConfigError,
+        CredentialsError,
+        DestinationError,
+        PipelineError,
+        SourceError,
+        StateError,
+        TooManyRejected,
+    )
     from pipeline.run.report import Preview, RunReport
     from pipeline.wiring import preview_sync, run_sync
-
-from pipeline.errors import (
-    ConfigError,
-    CredentialsError,
-    DestinationError,
-    PipelineError,
-    SourceError,
-    StateError,
-    TooManyRejected,
-)
 
 __all__ = [
     "Config",
@@ -41,6 +43,8 @@ __all__ = [
 ]
 
 _ROOMS = {
+    **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "pipeline.errors"),
+    "TooManyRejected": "pipeline.errors",
     "Config": "pipeline.config",
     "load_config": "pipeline.config",
     "Preview": "pipeline.run.report",
@@ -51,7 +55,7 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load the engine when it is asked for: `retl --help` needs none of it."""
+    """Load each part when it is asked for: `retl --help` needs none of the engine."""
     if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - as lazy as the rest

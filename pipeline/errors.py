@@ -46,8 +46,16 @@ class SourceError(PipelineError):
     exit_code = 75
 
 
+class BrokenFrame(SourceError):
+    """What came can't be decoded; the same rows, read once more, may come whole."""
+
+
 class ReadingExpired(SourceError):
-    """What a run was reading is gone (an expired session or result table)."""
+    """What a run was reading is gone: an expired session. What it reads from may be there yet."""
+
+
+class ResultExpired(ReadingExpired):
+    """The query's result is gone too: the query has to run again."""
 
 
 class DestinationError(PipelineError):

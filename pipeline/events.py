@@ -21,6 +21,16 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting(Event):
+    """The source gets ready; told once a second until it is. destination is empty.
+
+    activity: in words for people: "query running, 12 s, 1.2 GB processed".
+    """
+
+    activity: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Started(Event):
     """A run begins, or goes on. rows: how many there are to read; None when unknown."""
 
@@ -65,10 +75,21 @@ class Retried(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throttled(Event):
-    """A sender waited. cause: rate_limit or retry_after."""
+    """The next request in line was held back.
+
+    cause: rate_limit; retry_after, as the destination asked; adaptive, by the concurrency that it
+    bears; circuit, as it fails across the board; retry_budget, as too many requests are retries.
+    """
 
     cause: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limited(Event):
+    """So many requests may be in flight from now on."""
+
+    limit: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +113,31 @@ class Committed(Event):
     """A Checkpoint is durable. at: Unix seconds."""
 
     at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restarted(Event):
+    """What a run was reading is gone, and it reads all of it anew. destination is empty.
+
+    reason: session_expired, or result_expired, when the query runs again too.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spooled(Event):
+    """The spool changed. destination is empty. on_disk: bytes now; written: bytes just added."""
+
+    on_disk: int
+    written: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned(Event):
+    """Something an operator should know, in words. destination is empty."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

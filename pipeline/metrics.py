@@ -39,8 +39,11 @@ from pipeline.events import (
     Encoded,
     Event,
     Finished,
+    Limited,
+    Restarted,
     Retried,
     Settled,
+    Spooled,
     Started,
     Throttled,
 )
@@ -153,9 +156,18 @@ METRICS: tuple[Described, ...] = (
         name="retl_throttled_seconds_total",
         kind="counter",
         labels=(*_ROUTE, "cause"),
-        text="Seconds that senders waited, added up over all of them: for the configured "
-        "`rate_limit`, or because the destination said so (`retry_after`).",
-        values=("rate_limit", "retry_after"),
+        text="Seconds that the next request in line was held back: by the configured `rate_limit`, "
+        "because the destination said so (`retry_after`), because it bears no more at a time "
+        "(`adaptive`), fails across the board (`circuit`), or too much was sent again lately "
+        "(`retry_budget`).",
+        values=("rate_limit", "retry_after", "adaptive", "circuit", "retry_budget"),
+    ),
+    Described(
+        name="retl_concurrency_limit",
+        kind="gauge",
+        labels=_ROUTE,
+        text="Requests that may be in flight now: `send.concurrency`, or what the destination "
+        "bears if that is `adaptive`.",
     ),
     Described(
         name="retl_buffer_bytes",
@@ -197,6 +209,18 @@ METRICS: tuple[Described, ...] = (
         text="Seconds of waiting for the source, added up over all streams.",
     ),
     Described(
+        name="retl_spool_bytes",
+        kind="gauge",
+        labels=("sync",),
+        text="Bytes of rows on local disk that wait to be sent; bounded by `spool.max_bytes`.",
+    ),
+    Described(
+        name="retl_spooled_bytes_total",
+        kind="counter",
+        labels=("sync",),
+        text="Bytes of rows that were put on local disk ahead of sending.",
+    ),
+    Described(
         name="retl_checkpoint_timestamp_seconds",
         kind="gauge",
         labels=_ROUTE,
@@ -222,6 +246,15 @@ METRICS: tuple[Described, ...] = (
         labels=("sync", "result"),
         text="Runs that ended.",
         values=tuple(Result),
+    ),
+    Described(
+        name="retl_read_restarts_total",
+        kind="counter",
+        labels=("sync", "reason"),
+        text="How often a run began to read anew, and to send every row again under the message "
+        "id it had. `session_expired`: in a new session on the same result. `result_expired`: from "
+        "a new query.",
+        values=("session_expired", "result_expired"),
     ),
     Described(
         name="retl_bigquery_bytes_billed_total",
@@ -306,9 +339,12 @@ class PrometheusObserver:
             Attempted: self._attempted,
             Retried: self._retried,
             Throttled: self._throttled,
+            Limited: self._limited,
             Settled: self._settled,
+            Spooled: self._spooled,
             Buffered: self._buffered,
             Committed: self._committed,
+            Restarted: self._restarted,
             Finished: self._finished,
         }
         ProcessCollector(registry=self.registry)  # memory and CPU: flat memory is a promise
@@ -367,6 +403,9 @@ class PrometheusObserver:
         words = series.words(event.cause)
         series(event.sync, event.destination, *words).inc(max(event.seconds, 0))
 
+    def _limited(self, event: Limited) -> None:
+        self._of("concurrency_limit", event.sync, event.destination).set(event.limit)
+
     def _settled(self, event: Settled) -> None:
         route = (event.sync, event.destination)
         rejected = self._count("rejected_rows_total", event, event.rejected)
@@ -380,6 +419,15 @@ class PrometheusObserver:
 
     def _committed(self, event: Committed) -> None:
         self._of("checkpoint_timestamp_seconds", event.sync, event.destination).set(event.at)
+
+    def _spooled(self, event: Spooled) -> None:
+        self._of("spool_bytes", event.sync).set(event.on_disk)
+        self._of("spooled_bytes_total", event.sync).inc(event.written)
+
+    def _restarted(self, event: Restarted) -> None:
+        series = self._series["retl_read_restarts_total"]
+        series.appear(event.sync)
+        series(event.sync, *series.words(event.reason)).inc()
 
     def _finished(self, event: Finished) -> None:
         self._series["retl_runs_total"].appear(event.sync)

@@ -60,18 +60,26 @@ class Reading:
     schema: Arrow schema, IPC-encapsulated.
     query_started: Unix seconds, by the source's own clock, at which the query started.
     rows: how many rows there are; None when the source can't tell.
+    rows_exact: whether `rows` is a count, which a complete read has to match, or an estimate.
+    slot_ms: work that the query took, in milliseconds over all slots; cache_hit: it took none,
+        since the source had the result of the same query from before.
     expires: Unix seconds after which the streams can't be read any more; None: never.
     details: what the source wants to find again (job id, table) or have reported.
+    estimated_bytes: of all rows, uncompressed, at the source; None when it can't tell.
     """
 
     streams: tuple[str, ...]
     schema: bytes
     query_started: int
     rows: int | None = None
+    rows_exact: bool = True
     expires: int | None = None
     bytes_processed: int = 0
     bytes_billed: int = 0
+    slot_ms: int = 0
+    cache_hit: bool = False
     details: Mapping[str, str] = field(default_factory=dict)
+    estimated_bytes: int | None = None
 
 
 class Reason(StrEnum):
@@ -196,30 +204,40 @@ class Envelope:
 
     def wrap(self, views: Sequence[memoryview | bytes]) -> bytes:
         """The request body of these runs of payloads; one copy."""
-        return b"".join((self.prefix, self.separator.join(views), self.suffix))
+        parts: list[memoryview | bytes] = [self.prefix]
+        for index, view in enumerate(views):
+            parts += (self.separator, view) if index else (view,)
+        return b"".join([*parts, self.suffix])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request as a Transport sends it. `headers` may hold secrets: never log it.
+    """One request as a Transport sends it: never log it.
+
+    Its repr shows no headers, which may hold secrets, no body, and no URL, which may hold a token.
 
     encoding: what the Transport shall do to the body: identity or gzip.
     """
 
-    url: str
-    headers: Mapping[str, str]
-    body: bytes
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
     encoding: str = "identity"
+    method: str = "POST"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came back: status 0 when nothing did, and then `error` says why in one word."""
+    """What came back: status 0 when nothing did, and then `error` says why in one word.
+
+    retry_after, rate_limit_reset: the headers Retry-After and X-RateLimit-Reset, as they came.
+    """
 
     status: int
     body: bytes = b""
     retry_after: str | None = None
     error: str | None = None
+    rate_limit_reset: str | None = None
 
 
 class Action(StrEnum):

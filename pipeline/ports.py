@@ -6,7 +6,7 @@ contract that the tests of each implementation hold.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,7 +53,12 @@ class Frame(Protocol):
         """Bytes as received."""
 
     def record_batch(self) -> pa.RecordBatch:
-        """Decode: `span.rows` rows. Called once, in a worker thread."""
+        """Decode: `span.rows` rows. Called once, in a worker thread.
+
+        Valid Arrow data, with UTF-8 in its strings: the encoder trusts it, since looking would
+        take up to a third of its time. A source that can't be sure looks itself.
+        Raises BrokenFrame when it can't be decoded; reading from `span.first` on may help.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +72,17 @@ class DryRun:
 class Source(Protocol):
     """Where rows come from, for one sync (its query is part of it)."""
 
+    @property
+    def activity(self) -> str:
+        """What `start` is at just now, for people: "query running, 12 s"; else empty."""
+
     async def start(self, window: Window, job_key: str) -> Reading:
         """Run the query and make its result readable.
 
         job_key names the attempt: calling again with the same key must find the query that
         runs or ran under it rather than start a second one.
+        Cancelling leaves the query running, for the next call with the same key to find; a
+        source that was made for a run that nobody goes on with stops it instead.
         Raises ConfigError, SourceError, CredentialsError.
         """
 
@@ -79,7 +90,15 @@ class Source(Protocol):
         """Rows of a stream from row `first` on, in order, without gap or overlap.
 
         Goes on by itself after passing faults. Closing the iterator cancels the read.
-        Raises SourceError when it can't go on, ReadingExpired when the Reading is gone.
+        Raises SourceError when it can't go on, ReadingExpired when the Reading is gone, and
+        ResultExpired when what was read from is gone too.
+        """
+
+    def settled(self, reading: Reading, checkpoints: Mapping[int, int]) -> None:
+        """Rows that every destination has settled for good: they are never asked for again.
+
+        checkpoints: stream -> rows from its start. Called before the first read, then after each
+        commit. Must return at once.
         """
 
     def sql(self, window: Window) -> str:
@@ -168,6 +187,8 @@ class OpenRun:
     checkpoints: (destination, stream) -> rows settled from the stream's start.
     counts: per destination, as committed so far.
     attempt: 1 for a window's first run; a run that can't go on is followed by the next.
+    query_key: the id of the earlier run whose query's result this one reads; None: its own.
+    done: destinations that have settled every row of that result in earlier runs.
     """
 
     id: str
@@ -179,6 +200,13 @@ class OpenRun:
     checkpoints: Mapping[tuple[str, int], int]
     counts: Mapping[str, Counts]
     resumed: bool
+    query_key: str | None = None
+    done: frozenset[str] = frozenset()
+
+    @property
+    def job_key(self) -> str:
+        """What the query's job is named by."""
+        return self.query_key or self.id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,14 +238,75 @@ class DeadLetterRecord:
     letter: DeadLetter
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDetail:
+    """All that is kept of one Run, but for its dead letters themselves.
+
+    unfinished: the next begin may go on with it. query_key: see OpenRun.
+    settled: destination -> rows below its Checkpoints, over all streams.
+    attempts: the runs on the same window in their order, this one among them.
+    dead_letters: (destination, reason) -> how many are kept.
+    reports: what each process that worked on it reported, JSON-ready, in their order.
+    """
+
+    record: RunRecord
+    attempt: int
+    unfinished: bool
+    query_key: str | None
+    reading: Reading | None
+    settled: Mapping[str, int]
+    attempts: tuple[RunRecord, ...]
+    dead_letters: Mapping[tuple[str, str], int]
+    reports: tuple[Mapping[str, object], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncState:
+    """A sync between and during runs. window: the next run's, or that of the unfinished one.
+
+    unfinished: the id of the run that the next one goes on with.
+    holder: "host:process" of a live lease; None when no run is under way, as far as is known.
+    """
+
+    name: str
+    window: Window
+    unfinished: str | None = None
+    holder: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """How much of the history was deleted."""
+
+    runs: int = 0
+    dead_letters: int = 0
+
+    def __add__(self, other: Pruned) -> Pruned:
+        return Pruned(
+            runs=self.runs + other.runs, dead_letters=self.dead_letters + other.dead_letters
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What an import brought. kept: syncs whose history was left as it was."""
+
+    syncs: tuple[str, ...]
+    runs: int
+    kept: tuple[str, ...]
+
+
 class Settlements(Protocol):
     """What the run needs of a Ledger: one destination's settled rows, per stream."""
 
-    def settle(self, span: Span) -> None:
-        """Count a span as settled; in any order, each row once."""
+    def settle(self, span: Span, dead: int = 0) -> None:
+        """Count a span as settled, `dead` of its rows as dead letters; in any order, rows once."""
 
     def checkpoints(self) -> dict[int, int]:
         """Stream -> rows settled without a gap from its start."""
+
+    def dead(self) -> int:
+        """Dead letters below the checkpoints, but for those of the processes before."""
 
 
 class RunStore(Protocol):
@@ -232,14 +321,22 @@ class RunStore(Protocol):
 
         Goes on with an unfinished run of the same fingerprint (and, if full, of a full window);
         ends one with another fingerprint as failed and opens a new one on the same window.
+        Dead letters beyond the Checkpoints of the run gone on with are forgotten: their rows are
+        read again.
         full: the window starts at 0 instead of at last_sync_time.
         """
 
     def attach(self, run: OpenRun, reading: Reading) -> None:
         """Keep what the source started, before the first row is read."""
 
-    def restart(self, run: OpenRun, reason: str) -> OpenRun:
-        """End `run` as failed and open the next attempt on its window, under the same lease."""
+    def restart(
+        self, run: OpenRun, reason: str, *, same_query: bool = False, done: Collection[str] = ()
+    ) -> OpenRun:
+        """End `run` as failed and open the next attempt on its window, under the same lease.
+
+        same_query: it reads the result of the same query, and the destinations `done`, which
+        have all of it, keep their counts and get nothing more.
+        """
 
     def add_dead_letters(
         self, run: OpenRun, destination: str, letters: Sequence[DeadLetter]
@@ -274,6 +371,35 @@ class Store(RunStore, Protocol):
 
     def runs(self, sync: str | None = None, limit: int = 20) -> Sequence[RunRecord]:
         """Newest first."""
+
+    def run(self, run: str) -> RunDetail | None:
+        """One by its id; None when there is none."""
+
+    def last_full_run(self, sync: str) -> RunRecord | None:
+        """The newest complete run whose window started at 0."""
+
+    def syncs(self) -> Sequence[SyncState]:
+        """Every sync that ever ran or was set, by name."""
+
+    def keep_report(self, run: str, report: Mapping[str, object]) -> None:
+        """Add what a process reports of a run, JSON-ready. Needs no lease."""
+
+    def prune(self, *, runs: float, dead_letters: float) -> Pruned:
+        """Delete some of the history, in one short transaction; Pruned() when nothing is left to.
+
+        runs, dead_letters: seconds that each is kept. Beside them the last 100 runs of each sync,
+        its last complete one, unfinished ones and those with dead letters are kept.
+        """
+
+    def export_state(self, *, history: bool = False) -> dict[str, object]:
+        """Windows, and the runs if asked for, JSON-ready; never a payload."""
+
+    def import_state(self, document: Mapping[str, object], *, force: bool = False) -> Imported:
+        """Set the windows, and add the runs, of what `export_state` returned, or nothing of it.
+
+        Raises ConfigError when it is no such document; LeaseError while a run of one of its syncs
+        is live; UnusableState, unless force, where a sync here is further or has an unfinished run.
+        """
 
     def dead_letters(
         self, sync: str | None = None, run: str | None = None, limit: int = 50

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from pipeline.checkpoint.schema import DEAD_LETTERS, RUNS, upsert
+from pipeline.checkpoint.schema import CHECKPOINTS, DEAD_LETTERS, RUNS, upsert
 from pipeline.model import DeadLetter
 from pipeline.ports import DeadLetterRecord
 
@@ -50,6 +50,24 @@ def add(
             }
             for letter in letters
         ],
+    )
+
+
+def drop_uncovered(connection: sa.Connection, run: str) -> None:
+    """Forget those of a run that its Checkpoints don't cover: their rows will be read again.
+
+    Then they may be delivered; if not, they are kept anew.
+    """
+    settled = sa.select(CHECKPOINTS.c.rows).where(
+        CHECKPOINTS.c.run == DEAD_LETTERS.c.run,
+        CHECKPOINTS.c.destination == DEAD_LETTERS.c.destination,
+        CHECKPOINTS.c.stream == DEAD_LETTERS.c.stream,
+    )
+    connection.execute(
+        sa.delete(DEAD_LETTERS).where(
+            DEAD_LETTERS.c.run == run,
+            DEAD_LETTERS.c.row >= sa.func.coalesce(settled.scalar_subquery(), 0),
+        )
     )
 
 

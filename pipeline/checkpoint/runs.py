@@ -6,13 +6,15 @@ Unix seconds and parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
+from pipeline.checkpoint import dead_letters
 from pipeline.checkpoint.schema import (
     CHECKPOINTS,
     RUNS,
@@ -156,7 +158,8 @@ def _new_id(connection: sa.Connection, sync: str, now: float, token: Callable[[]
 
 
 def reopen(connection: sa.Connection, last: sa.Row[Any], epoch: int) -> LeasedRun:
-    """Go on with an unfinished run: all that was kept of it."""
+    """Go on with an unfinished run: all that was kept of it, but for what will be done again."""
+    dead_letters.drop_uncovered(connection, last.id)
     connection.execute(
         sa.update(RUNS).where(RUNS.c.id == last.id).values(finished=None, result=None, error="")
     )
@@ -175,8 +178,34 @@ def reopen(connection: sa.Connection, last: sa.Row[Any], epoch: int) -> LeasedRu
         checkpoints={(destination, stream): rows for destination, stream, rows in checkpoints},
         counts=load_counts(last.counts),
         resumed=True,
+        query_key=last.query_key,
+        done=frozenset(json.loads(last.done or "[]")),
         epoch=epoch,
     )
+
+
+def carry(
+    connection: sa.Connection, before: OpenRun, run: LeasedRun, done: Collection[str]
+) -> LeasedRun:
+    """Let `run` read the result of `before`'s query, but for the destinations that have it all."""
+    kept = load_counts(connection.execute(_counts_of(before.id)).scalar_one())
+    finished = before.done | {*done}
+    run = replace(
+        run,
+        query_key=before.job_key,
+        done=finished,
+        counts={name: counts for name, counts in kept.items() if name in finished},
+    )
+    connection.execute(
+        sa.update(RUNS)
+        .where(RUNS.c.id == run.id)
+        .values(
+            query_key=run.query_key,
+            done=json.dumps(sorted(finished)),
+            counts=dump_counts(run.counts),
+        )
+    )
+    return run
 
 
 def set_reading(connection: sa.Connection, run: str, reading: Reading) -> None:

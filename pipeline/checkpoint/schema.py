@@ -50,6 +50,8 @@ RUNS = sa.Table(
     sa.Column("error", sa.Text, nullable=False),
     sa.Column("reading", sa.Text),
     sa.Column("counts", sa.Text, nullable=False),
+    sa.Column("query_key", sa.Text),  # NULL: its own id
+    sa.Column("done", sa.Text),  # JSON, names of destinations; NULL: none
 )
 sa.Index("runs_by_sync", RUNS.c.sync, RUNS.c.number)
 sa.Index(
@@ -91,6 +93,15 @@ sa.Index(
     DEAD_LETTERS.c.reason,
 )
 
+REPORTS = sa.Table(
+    "reports",
+    METADATA,
+    sa.Column("id", _NUMBER, primary_key=True),  # in the order of writing
+    sa.Column("run", sa.Text, sa.ForeignKey(RUNS.c.id), nullable=False),
+    sa.Column("report", sa.Text, nullable=False),  # JSON, of one process
+)
+sa.Index("reports_by_run", REPORTS.c.run)
+
 LEASES = sa.Table(
     "leases",
     METADATA,
@@ -102,8 +113,30 @@ LEASES = sa.Table(
 
 Step = Callable[[sa.Connection], None]
 
+
+def _two(connection: sa.Connection) -> None:
+    """Runs that read the result of an earlier run's query."""
+    for column in ("query_key", "done"):
+        connection.exec_driver_sql(f"ALTER TABLE runs ADD COLUMN {column} TEXT")
+
+
+def _reports(connection: sa.Connection) -> None:
+    """The reports of runs."""
+    then = sa.MetaData()
+    sa.Table("runs", then, sa.Column("id", sa.Text, primary_key=True))  # what is referred to
+    reports = sa.Table(
+        "reports",
+        then,
+        sa.Column("id", _NUMBER, primary_key=True),
+        sa.Column("run", sa.Text, sa.ForeignKey("runs.id"), nullable=False),
+        sa.Column("report", sa.Text, nullable=False),
+    )
+    sa.Index("reports_by_run", reports.c.run)
+    reports.create(connection)
+
+
 # STEPS[0] brings version 1 to version 2, and so on.
-STEPS: Sequence[Step] = ()
+STEPS: Sequence[Step] = (_two, _reports)
 
 
 def is_current(connection: sa.Connection, where: str, steps: Sequence[Step] = STEPS) -> bool:

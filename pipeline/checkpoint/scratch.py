@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from secrets import token_hex
 
 from pipeline.model import Counts, DeadLetter, Reading, Result, Window
@@ -14,6 +15,7 @@ class ScratchStore:
 
     def __init__(self, window: Window) -> None:
         self._window = window
+        self._counts: Mapping[str, Counts] = {}
 
     def begin(self, sync: str, fingerprint: str, *, full: bool = False) -> OpenRun:
         """See `pipeline.ports.RunStore`."""
@@ -33,9 +35,22 @@ class ScratchStore:
     def attach(self, run: OpenRun, reading: Reading) -> None:
         """Nothing is kept."""
 
-    def restart(self, run: OpenRun, reason: str) -> OpenRun:  # noqa: ARG002 - the port's shape
+    def restart(
+        self,
+        run: OpenRun,
+        reason: str,  # noqa: ARG002 - the port's shape
+        *,
+        same_query: bool = False,
+        done: Collection[str] = (),
+    ) -> OpenRun:
         """The same again."""
-        return self.begin(run.sync, run.fingerprint, full=run.window.start == 0)
+        following = self.begin(run.sync, run.fingerprint, full=run.window.start == 0)
+        following = replace(following, attempt=run.attempt + 1)
+        if not same_query:
+            return following
+        finished = run.done | {*done}
+        kept = {name: counts for name, counts in self._counts.items() if name in finished}
+        return replace(following, query_key=run.job_key, done=finished, counts=kept)
 
     def add_dead_letters(
         self, run: OpenRun, destination: str, letters: Sequence[DeadLetter]
@@ -44,11 +59,12 @@ class ScratchStore:
 
     def commit(
         self,
-        run: OpenRun,
-        checkpoints: Mapping[tuple[str, int], int],
+        run: OpenRun,  # noqa: ARG002 - the port's shape
+        checkpoints: Mapping[tuple[str, int], int],  # noqa: ARG002 - the port's shape
         counts: Mapping[str, Counts],
     ) -> None:
-        """Nothing is kept."""
+        """Only the counts are kept, for a restart."""
+        self._counts = {**self._counts, **counts}
 
     def finish(
         self, run: OpenRun, result: Result, counts: Mapping[str, Counts], error: str = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import sqlalchemy as sa
@@ -97,11 +97,13 @@ class SqlStore:
         with self._write_of(run) as (connection, _now):
             runs.set_reading(connection, run.id, reading)
 
-    def restart(self, run: OpenRun, reason: str) -> OpenRun:
+    def restart(
+        self, run: OpenRun, reason: str, *, same_query: bool = False, done: Collection[str] = ()
+    ) -> OpenRun:
         """See `Store.restart`. LeaseError when the lease was lost."""
         with self._write_of(run) as (connection, now):
             runs.fail(connection, run.id, now, reason)
-            return runs.new(
+            following = runs.new(
                 connection,
                 run.sync,
                 run.window,
@@ -110,6 +112,7 @@ class SqlStore:
                 now=now,
                 token=self._token,
             )
+            return runs.carry(connection, run, following, done) if same_query else following
 
     def add_dead_letters(
         self, run: OpenRun, destination: str, letters: Sequence[DeadLetter]

@@ -7,7 +7,6 @@ must not wait for Arrow, SQLAlchemy or Google's clients. Exit codes are decided 
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
+from pipeline.cli.early import interrupt_on_signals
 from pipeline.cli.exits import ended
 
 # verb: (module of pipeline.cli, the line of `retl --help`)
@@ -26,7 +26,9 @@ VERBS = {
     "validate": ("project", "Check the configuration and show all its faults at once."),
     "list": ("project", "Show the syncs of the configuration."),
     "schema": ("project", "Print the JSON Schema of retl.yml, for editors."),
+    "doctor": ("doctor", "Check all that a run needs: permissions, keys, state, destinations."),
     "preview": ("preview", "Run a sync's query for a few rows and show what would be sent."),
+    "plan": ("plan", "Show what the next run would scan, cost, send and take."),
     "run": ("run", "Run syncs: query, encode, deliver."),
     "runs": ("history", "Show the history of runs, newest first."),
     "dead-letters": ("history", "Show rows that could not be delivered, and why."),
@@ -36,7 +38,7 @@ VERBS = {
 PANELS = {
     "demo": "Start here",
     "init": "Start here",
-    **dict.fromkeys(("validate", "list", "schema", "preview"), "Before a run"),
+    **dict.fromkeys(("validate", "doctor", "list", "schema", "preview", "plan"), "Before a run"),
     **dict.fromkeys(("run",), "Run"),
     **dict.fromkeys(("runs", "dead-letters", "state"), "After a run"),
     "local": "Develop",
@@ -52,6 +54,7 @@ class LazyGroup(TyperGroup):
         if verb in VERBS:
             module = importlib.import_module(f"pipeline.cli.{VERBS[verb][0]}")
             self.commands[verb] = get_group(module.app).commands[verb]
+        interrupt_on_signals()
         return super().resolve_command(ctx, args)
 
 
@@ -120,8 +123,3 @@ def run(arguments: Sequence[str] | None = None) -> int:
             standalone_mode=False,
         )
     )
-
-
-def main() -> None:
-    """The entry point `retl`."""
-    sys.exit(run())

@@ -11,4 +11,5 @@ from pipeline.cli.output import Output
 OutputOption = Annotated[
     Output, typer.Option("--output", "-o", help="A table for people or JSON for programs.")
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Short for --output json.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="How many, newest first.")]

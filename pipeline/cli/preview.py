@@ -70,7 +70,7 @@ def preview(
     _print_rows(console, shown)
     console.print()
     for index, row in enumerate(shown.rows, start=1):
-        _print_payload(console, index, row)
+        print_payload(console, index, row)
     valid = sum(row.invalid is None for row in shown.rows)
     warned = sum(bool(row.warnings) for row in shown.rows)
     stderr().print(
@@ -132,7 +132,8 @@ def _cell(value: object) -> Text:
     return Text(text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…")
 
 
-def _print_payload(console: Console, index: int, row: PreviewRow) -> None:
+def print_payload(console: Console, index: int, row: PreviewRow) -> None:
+    """One row as it would go out, and what there is to say of it."""
     nbytes = len(row.payload)
     head = Text(f"{index}  {size(nbytes)}  ", style="dim")
     if row.invalid is not None:

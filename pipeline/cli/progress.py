@@ -22,7 +22,17 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.output import number, stderr
-from pipeline.events import Buffered, Encoded, Event, Finished, Retried, Settled, Started
+from pipeline.events import (
+    Buffered,
+    Encoded,
+    Event,
+    Finished,
+    Retried,
+    Settled,
+    Started,
+    Waiting,
+    Warned,
+)
 from pipeline.model import Result
 
 DRAWS_PER_SECOND = 8
@@ -75,12 +85,15 @@ class Board:
 
     def __init__(self) -> None:
         self.tallies: dict[tuple[str, str], Tally] = {}
+        self.waiting: dict[str, str] = {}
+        """Sync -> what its source is at, while it gets ready."""
 
     def __call__(self, event: Event, /) -> None:
         """Count."""
-        if isinstance(event, Finished):
-            self._finish(event)
+        if not event.destination:
+            self._of_the_run(event)
             return
+        self.waiting.pop(event.sync, None)
         key = (event.sync, event.destination)
         tally = self.tallies.get(key)
         if tally is None or isinstance(event, Started):
@@ -102,9 +115,13 @@ class Board:
             case _:
                 pass
 
-    def _finish(self, event: Finished) -> None:
-        for tally in self.of(event.sync):
-            tally.ended, tally.result, tally.in_flight = time.monotonic(), event.result, 0
+    def _of_the_run(self, event: Event) -> None:
+        self.waiting.pop(event.sync, None)
+        if isinstance(event, Waiting):
+            self.waiting[event.sync] = event.activity
+        elif isinstance(event, Finished):
+            for tally in self.of(event.sync):
+                tally.ended, tally.result, tally.in_flight = time.monotonic(), event.result, 0
 
     def of(self, sync: str) -> Iterator[Tally]:
         """The tallies of one sync."""
@@ -129,8 +146,10 @@ class Bars:
         self._console = console
 
     def __call__(self, event: Event, /) -> None:
-        """Count; drawn later."""
+        """Count; drawn later. Warnings stay above the bars."""
         self._board(event)
+        if isinstance(event, Warned):
+            self._console.print(Text(f"{event.sync}: {event.text}", style="yellow"))
 
     @asynccontextmanager
     async def showing(self) -> AsyncIterator[None]:
@@ -165,6 +184,12 @@ class Bars:
                 _amount(tally),
                 Text(f"{number(tally.rows_per_second(now))} rows/s", justify="right"),
                 _asides(tally),
+            )
+        for sync, activity in self._board.waiting.items():
+            grid.add_row(
+                Text(sync, overflow="ellipsis", no_wrap=True),
+                ProgressBar(total=None, width=30 if wide else 12, pulse=True),
+                Text(activity, overflow="ellipsis", no_wrap=True, style="dim"),
             )
         return grid
 
@@ -228,6 +253,8 @@ class Lines:
         elif isinstance(event, Finished):
             for tally in self._board.of(event.sync):
                 self._tell("run finished", tally, result=str(event.result))
+        elif isinstance(event, Warned):
+            self._log.warning(event.text, sync=event.sync)
 
     @asynccontextmanager
     async def showing(self) -> AsyncIterator[None]:
@@ -241,6 +268,8 @@ class Lines:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(self._every)
+            for sync, activity in self._board.waiting.items():
+                self._log.info("run waiting", sync=sync, activity=activity)
             for tally in self._board.tallies.values():
                 if tally.ended is None:
                     self._tell("run progress", tally, in_flight=tally.in_flight)

@@ -223,7 +223,7 @@ def summary(ended: Sequence[Ended]) -> Table:
     parts = [(one, name, counts) for one in ended for name, counts in _destinations(one)]
     several = len(parts) > len(ended)
     names = ("sync", "destination", "result") if several else ("sync", "result")
-    numbers = ("read", "delivered", "dead", "requests", "seconds", "rows/s", "billed")
+    numbers = ("read", "delivered", "dead", "requests", "seconds", "rows/s", "billed", "slots")
     made = table(dict.fromkeys(names, "left") | dict.fromkeys(numbers, "right"), ())
     for one, name, counts in parts:
         made.add_row(
@@ -242,7 +242,7 @@ def _destinations(one: Ended) -> Sequence[tuple[str, Counts]]:
 
 def _numbers(one: Ended, counts: Counts) -> Sequence[str]:
     if isinstance(one, Refused):
-        return ["-"] * 7
+        return ["-"] * 8
     return [
         number(counts.read),
         number(counts.delivered),
@@ -251,4 +251,5 @@ def _numbers(one: Ended, counts: Counts) -> Sequence[str]:
         f"{one.seconds:.1f}",
         rate(counts.read, one.seconds),
         size(one.bytes_billed),
+        "cached" if one.cache_hit else f"{one.slot_ms / 1000:,.1f} s",
     ]

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from pipeline.errors import LeaseError, PipelineError, ReadingExpired
-from pipeline.events import Committed, Finished
+from pipeline.errors import LeaseError, PipelineError, ReadingExpired, ResultExpired
+from pipeline.events import Committed, Finished, Restarted, Waiting, Warned
 from pipeline.model import Counts, Reading, Result, Window
 from pipeline.ports import Encoder, Observer, OpenRun, RunStore, Settlements, Source
 from pipeline.run.lane import Lane, LaneLimits, Progress, Route
@@ -28,7 +29,7 @@ from pipeline.run.stopping import first_error, until
 _T = TypeVar("_T")
 
 _COMMIT_EVERY = 1.0
-# A result that expires again and again is not worth a fourth query.
+# What expires again and again is not worth a fourth reading.
 _MOST_ATTEMPTS = 3
 
 
@@ -61,6 +62,7 @@ class _State:
     run: OpenRun | None = None
     reading: Reading | None = None
     billed: int = 0
+    restarts: Counter[str] = field(default_factory=Counter)
     lanes: list[Lane] = field(default_factory=list)
 
     @property
@@ -107,11 +109,34 @@ class _Engine:
             except* ReadingExpired as group:
                 if attempt >= _MOST_ATTEMPTS:
                     raise
-                reason = str(first_error(group))
-            await self._commit()
-            state.run = await asyncio.to_thread(parts.store.restart, state.run, reason)
-            state.lanes, state.reading = [], None
+                await self._restart(state.run, first_error(group))
         raise AssertionError  # the loop has no other end
+
+    async def _restart(self, run: OpenRun, expired: BaseException) -> None:
+        """The next attempt: on the same query's result, or, if that is gone too, on a new one.
+
+        Streams and rows of two sessions can't be compared, so every row is read and sent again,
+        under the message ids it had; but not to destinations that have settled all of them.
+        """
+        parts, state = self._parts, self._state
+        same_query = not isinstance(expired, ResultExpired)
+        reason = "session_expired" if same_query else "result_expired"
+        await self._commit()
+        done = [lane.name for lane in state.lanes if lane.complete]
+        state.run = await asyncio.to_thread(
+            parts.store.restart, run, str(expired), same_query=same_query, done=done
+        )
+        state.lanes, state.reading = [], None
+        state.restarts[reason] += 1
+        parts.observer(Restarted(sync=parts.sync, destination="", reason=reason))
+        said = "The query runs again." if not same_query else "Reads the same result anew."
+        parts.observer(
+            Warned(
+                sync=parts.sync,
+                destination="",
+                text=f"{expired} {said} Every row is sent again, under the message id it had.",
+            )
+        )
 
     async def _attempt(self, run: OpenRun) -> Result:
         state, done = self._state, asyncio.Event()
@@ -124,7 +149,11 @@ class _Engine:
             if state.reading is None:
                 return Result.INTERRUPTED
             with ThreadPoolExecutor(self._parts.threads, thread_name_prefix="encode") as threads:
+                for route in self._parts.routes:
+                    route.begin(run.id)
                 state.lanes = self._lanes(run, state.reading, threads)
+                before = [_of_destination(run, lane.name) for lane in state.lanes]
+                self._tell_settled(state.reading, before)
                 return await self._unless_failed(committer, self._drive())
         finally:
             done.set()
@@ -133,12 +162,15 @@ class _Engine:
 
     async def _start(self, run: OpenRun) -> None:
         parts = self._parts
-        reading = await parts.source.start(run.window, run.id)
+        reading = await parts.source.start(run.window, run.job_key)
+        if run.query_key is not None:  # an earlier attempt's query: billed there
+            reading = replace(reading, bytes_billed=0)
         # Refuse what can't become calls before anything is sent, or kept to be gone on with.
         for route in parts.routes:
             parts.encoder(route, run.window, _schema(reading))
         await asyncio.to_thread(parts.store.attach, run, reading)
-        self._state.reading, self._state.billed = reading, reading.bytes_billed
+        self._state.reading = reading
+        self._state.billed += reading.bytes_billed
 
     def _lanes(self, run: OpenRun, reading: Reading, threads: ThreadPoolExecutor) -> list[Lane]:
         parts = self._parts
@@ -156,6 +188,7 @@ class _Engine:
                 observer=parts.observer,
             )
             for route in parts.routes
+            if route.destination.name not in run.done
         ]
 
     async def _unless_failed(
@@ -186,12 +219,15 @@ class _Engine:
             await asyncio.gather(*lanes, return_exceptions=True)
         errors = [error for lane in lanes if (error := lane.exception()) is not None]
         if errors:
+            # What ends the run for good counts before what a new attempt may go on from.
+            errors.sort(key=lambda error: isinstance(first_error(error), ReadingExpired))
             raise first_error(BaseExceptionGroup("lanes", errors))
         complete = all(lane.result() is Result.COMPLETE for lane in lanes)
         return Result.COMPLETE if complete else Result.INTERRUPTED
 
     async def _commit_often(self, done: asyncio.Event) -> None:
         while not await _wait(done, _COMMIT_EVERY):
+            self._tell_waiting()
             await self._commit()
 
     async def _commit(self) -> dict[str, Counts]:
@@ -200,14 +236,24 @@ class _Engine:
         if state.run is None:
             return {}
         lanes = tuple(state.lanes)  # as of now: the source may start, or start again, meanwhile
-        progress = [lane.progress() for lane in lanes]
+        progress, reading = [lane.progress() for lane in lanes], state.reading
         await asyncio.to_thread(self._write, state.run, progress)
+        self._tell_settled(reading, [made.checkpoints for made in progress])
         for lane, made in zip(lanes, progress, strict=True):
             lane.kept(made.letters)
             self._parts.observer(
                 Committed(sync=self._parts.sync, destination=lane.name, at=self._parts.clock())
             )
         return {made.destination: made.counts for made in progress}
+
+    def _tell_settled(
+        self, reading: Reading | None, checkpoints: Sequence[Mapping[int, int]]
+    ) -> None:
+        """Tell the source what no lane will ask for again, now that it is durable."""
+        if reading is not None and checkpoints:
+            streams = range(len(reading.streams))
+            least = {stream: min(of.get(stream, 0) for of in checkpoints) for stream in streams}
+            self._parts.source.settled(reading, least)
 
     def _write(self, run: OpenRun, progress: Sequence[Progress]) -> None:
         store = self._parts.store
@@ -236,6 +282,12 @@ class _Engine:
             return error or late
         return error
 
+    def _tell_waiting(self) -> None:
+        parts = self._parts
+        activity = parts.source.activity
+        if activity:
+            parts.observer(Waiting(sync=parts.sync, destination="", activity=activity))
+
     def _tell_finished(self, result: Result, seconds: float) -> None:
         parts = self._parts
         parts.observer(
@@ -260,9 +312,12 @@ class _Engine:
             rows=reading.rows if reading else None,
             bytes_processed=reading.bytes_processed if reading else 0,
             bytes_billed=self._state.billed,
+            slot_ms=reading.slot_ms if reading else 0,
+            cache_hit=reading.cache_hit if reading else False,
             seconds=seconds,
             destinations=self._state.counts,
             error=error,
+            restarts=self._state.restarts,
         )
 
 

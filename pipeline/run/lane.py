@@ -16,11 +16,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from pipeline.encode.packer import Packer
-from pipeline.errors import PipelineError, TooManyRejected
+from pipeline.errors import BrokenFrame, PipelineError, SourceError, TooManyRejected
 from pipeline.events import Buffered, Encoded, Event, Settled, Started
 from pipeline.model import Batch, Counts, DeadLetter, Delivery, Payloads, Reading, Result, Span
 from pipeline.ports import Deliverer, Destination, Encoder, Frame, Observer, Settlements, Source
 from pipeline.run.budget import ByteBudget
+from pipeline.run.frames import FrameRoom
 from pipeline.run.holding import Holding
 from pipeline.run.stopping import until
 
@@ -28,14 +29,17 @@ from pipeline.run.stopping import until
 _LETTER_COST = 300
 # Frames are about a megabyte, but may be a hundred: encoding takes a few times what it encodes.
 _PIECE_BYTES = 8_000_000
+# A frame that is broken so many times more is so at the source.
+_MOST_BROKEN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A destination and the way to it, as wired."""
+    """A destination and the way to it, as wired. begin: hears a run's id before it delivers."""
 
     destination: Destination
     deliverer: Deliverer
+    begin: Callable[[str], None] = lambda _run: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +88,11 @@ class Lane:
         self._budget = ByteBudget(limits.buffer_bytes)
         self._holding = Holding(self._budget)
         self._letters: list[DeadLetter] = []
-        # Dead letters that no checkpoint covers yet, by stream and row.
-        self._uncovered: list[tuple[int, int]] = []
         self._deliveries: set[asyncio.Task[None]] = set()
         self._failed = False
         self._before = counts
-        self._covered = counts.dead_lettered
+        self._room = FrameRoom(limits.buffer_bytes // 2)
+        self.complete = False
         self._rows = replace(counts, requests=0, retries=0, bytes_sent=0)
 
     @property
@@ -113,21 +116,43 @@ class Lane:
 
         Raises what ends a run; what was settled until then stays settled.
         """
-        settled = sum(self._ledger.checkpoints().values())
-        self._tell(Started, rows=self._reading.rows, skipped=settled)
+        self._tell(Started, rows=self._reading.rows, skipped=self._settled)
         async with asyncio.TaskGroup() as group:
             finished = await until(stop, self._work(group))
             if not finished:
                 await self._drain()
                 return Result.INTERRUPTED
-        settled = sum(self._ledger.checkpoints().values())
-        if settled != self._rows.read and not stop.is_set():
-            raise PipelineError(
-                f"sync {self._sync}: {self._rows.read:,} rows were read for {self.name} and "
-                f"{settled:,} are settled. Nothing is skipped: the next run goes on there. This is "
-                "our own fault, please report it."
-            )
+        if stop.is_set() and (self._settled != self._rows.read or self._missing):
+            return Result.INTERRUPTED
+        self._check_complete()
+        self.complete = True
         return Result.COMPLETE
+
+    @property
+    def _settled(self) -> int:
+        return sum(self._ledger.checkpoints().values())
+
+    @property
+    def _missing(self) -> int | None:
+        """Rows of the source that have not come; None when it can't tell exactly."""
+        rows, read = self._reading.rows, self._rows.read
+        return None if rows is None or not self._reading.rows_exact else rows - read
+
+    def _check_complete(self) -> None:
+        read, settled = self._rows.read, self._settled
+        if settled != read:
+            raise PipelineError(
+                f"sync {self._sync}: {read:,} rows were read for {self.name} and {settled:,} are "
+                "settled. Nothing is skipped: the next run goes on there. This is our own fault, "
+                "please report it."
+            )
+        if self._missing:
+            remedy = "run again, and it goes on at the end of each stream."
+            raise SourceError(
+                f"sync {self._sync}: the source has {self._reading.rows:,} rows, and {read:,} came "
+                f"for {self.name}, though no stream reported an error. The window stays open: "
+                + (remedy if self._missing > 0 else "please report it.")
+            )
 
     def progress(self) -> Progress:
         """Everything to make durable now. The letters stay here until they are `kept`.
@@ -136,10 +161,8 @@ class Lane:
         again by the process that goes on.
         """
         checkpoints = self._ledger.checkpoints()
-        beyond = [(s, row) for s, row in self._uncovered if row >= checkpoints.get(s, 0)]
-        self._covered += len(self._uncovered) - len(beyond)
-        self._uncovered = beyond
         settled = sum(checkpoints.values())
+        dead = self._before.dead_lettered + self._ledger.dead()
         return Progress(
             destination=self.name,
             letters=tuple(self._letters),
@@ -147,8 +170,8 @@ class Lane:
             counts=replace(
                 self.counts,
                 read=settled,
-                delivered=settled - self._covered,
-                dead_lettered=self._covered,
+                delivered=settled - dead,
+                dead_lettered=dead,
             ),
         )
 
@@ -159,15 +182,29 @@ class Lane:
         self._buffered()
 
     async def _work(self, deliveries: asyncio.TaskGroup) -> None:
-        await self._read_all(deliveries)
-        while self._deliveries:
-            await asyncio.wait(set(self._deliveries))
+        """Every stream to its end, and again from there while rows are missing and more come."""
+        came, missing = True, self._missing
+        # Nothing to read is nothing to ask for: the streams may have expired meanwhile.
+        while came and (missing is None or missing > 0) and self._settled == self._rows.read:
+            before = self._rows.read
+            await self._read_all(deliveries)
+            while self._deliveries:
+                await asyncio.wait(set(self._deliveries))
+            missing = self._missing
+            came = missing is not None and self._rows.read > before
 
     async def _read_all(self, deliveries: asyncio.TaskGroup) -> None:
         numbers = iter(range(len(self._reading.streams)))
-        async with asyncio.TaskGroup() as readers:
-            for _ in range(min(self._limits.streams, len(self._reading.streams))):
-                readers.create_task(self._read_some(numbers, deliveries))
+        async with asyncio.TaskGroup() as group:
+            readers = [
+                group.create_task(self._read_some(numbers, deliveries))
+                for _ in range(min(self._limits.streams, len(self._reading.streams)))
+            ]
+        if any(reader.cancelled() for reader in readers):  # by itself: this task goes on
+            raise PipelineError(
+                f"sync {self._sync}: a read for {self.name} was cancelled by nobody. Nothing is "
+                "skipped: the next run goes on there. This is our own fault, please report it."
+            )
 
     async def _read_some(self, numbers: Iterator[int], deliveries: asyncio.TaskGroup) -> None:
         for number in numbers:  # shared by all readers
@@ -177,15 +214,24 @@ class Lane:
         first = self._ledger.checkpoints().get(number, 0)
         destination = self._route.destination
         packer = Packer(destination.limits, destination.envelope, stream=number, first=first)
-        asked = time.perf_counter()
-        async with aclosing(self._source.read(self._reading, number, first)) as frames:
-            async for frame in frames:
-                waited = time.perf_counter() - asked
-                async for payloads, seconds in self._encode(frame):
-                    self._encoded(payloads, frame, waited, seconds)
-                    await self._pack(payloads, packer, deliveries)
-                    waited = 0.0
+        at, broken = first, 0
+        while True:
+            try:
                 asked = time.perf_counter()
+                frames = self._room.each(self._source.read(self._reading, number, at))
+                async with aclosing(frames):
+                    async for frame in frames:
+                        waited = time.perf_counter() - asked
+                        async for payloads, seconds in self._encode(frame):
+                            self._encoded(payloads, frame, waited, seconds)
+                            await self._pack(payloads, packer, deliveries)
+                            waited = 0.0
+                        at, broken, asked = frame.span.end, 0, time.perf_counter()
+                break
+            except BrokenFrame:  # before anything of it was encoded
+                broken += 1
+                if broken > _MOST_BROKEN:
+                    raise
         for batch in packer.flush():
             self._dispatch(batch, deliveries)
 
@@ -230,7 +276,7 @@ class Lane:
     ) -> None:
         # All at once: whoever waited for more while holding some could wait for ever.
         await self._holding.hold(payloads, beside=_room(payloads.invalid))
-        self._keep(payloads.invalid)
+        self._letters += payloads.invalid
         for batch in packer.add(payloads):
             self._dispatch(batch, deliveries)
         self._holding.packed(payloads, packer.waiting)
@@ -239,7 +285,7 @@ class Lane:
 
     def _dispatch(self, batch: Batch, deliveries: asyncio.TaskGroup) -> None:
         if not batch.slices:  # invalid rows only
-            self._ledger.settle(batch.span)
+            self._ledger.settle(batch.span, dead=batch.span.rows)
             return
         if self._failed:  # the group takes no more tasks, and is about to cancel this one
             return
@@ -265,15 +311,12 @@ class Lane:
             rejected=Counter(letter.reason for letter in rejections),
         )
         self._budget.take(_room(rejections))
-        self._keep(rejections)
-        self._ledger.settle(batch.span)
+        self._letters += rejections
+        # Its invalid rows are part of the span.
+        self._ledger.settle(batch.span, dead=batch.span.rows - delivered)
         self._holding.settled(batch)
         self._buffered()
         self._check_tolerance()
-
-    def _keep(self, letters: Sequence[DeadLetter]) -> None:
-        self._letters += letters
-        self._uncovered += [(letter.stream, letter.row) for letter in letters]
 
     def _check_tolerance(self) -> None:
         dead, rows = self._rows.dead_lettered, self._reading.rows or self._rows.read

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +19,11 @@ class RunReport:
     """One Run, this process's part and what earlier ones had done.
 
     run: its id; empty when it never began. rows: in the source, None when unknown.
+    bytes_billed: by this process's queries. slot_ms, cache_hit: of the query that was read,
+        whichever process ran it.
     seconds: of this process. destinations: by name.
+    restarts: how often this process began to read anew, by reason: session_expired, or
+        result_expired, when the query ran again too.
     """
 
     sync: str
@@ -33,6 +37,9 @@ class RunReport:
     seconds: float
     destinations: Mapping[str, Counts]
     error: PipelineError | None = None
+    slot_ms: int = 0
+    cache_hit: bool = False
+    restarts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -53,8 +60,11 @@ class RunReport:
             "rows": self.rows,
             "bytes_processed": self.bytes_processed,
             "bytes_billed": self.bytes_billed,
+            "slot_ms": self.slot_ms,
+            "cache_hit": self.cache_hit,
             "seconds": round(self.seconds, 3),
             "destinations": {name: asdict(counts) for name, counts in self.destinations.items()},
+            "restarts": dict(self.restarts),
             "error": str(self.error) if self.error is not None else None,
         }
 

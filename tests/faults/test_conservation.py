@@ -21,7 +21,7 @@ SCENARIOS = yaml.safe_load(Path(__file__).with_name("scenarios.yml").read_text(e
 async def test_no_row_is_lost(
     scenario: dict[str, Any], system: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.source.read._FIRST_WAIT", 0.001)
+    monkeypatch.setattr("pipeline.source.patience._FIRST_WAIT", 0.001)
     monkeypatch.setattr("pipeline.send.retry.RetryPolicy.wait", lambda *_: 0.001)
     async with system(
         rows=ROWS,

@@ -78,6 +78,9 @@ READING = Reading(
     expires=1_795_555_700,
     bytes_processed=9_000,
     bytes_billed=10_000,
+    slot_ms=70,
+    cache_hit=True,
+    estimated_bytes=8_000,
     details={"job": "retl-1", "table": "p.d.t"},
 )
 COUNTS = {"customerio": Counts(read=9, delivered=7, dead_lettered=2, requests=3, bytes_sent=99)}
@@ -600,6 +603,32 @@ def test_dead_letters_outlive_a_restart_and_an_abandoned_run(store: SqlStore) ->
     store.set_window("users", 0)
 
     assert [each.run for each in store.dead_letters()] == [run.id]
+
+
+def test_a_run_that_is_gone_on_with_keeps_the_letters_that_its_checkpoints_cover(
+    store: SqlStore,
+) -> None:
+    complete(store)
+    other = store.begin("events", "f")
+    store.add_dead_letters(other, "a", [letter(9)])
+    run = store.begin("users", "f")
+    for destination in ("a", "b", "c"):
+        store.add_dead_letters(run, destination, [letter(row) for row in (4, 5, 6)])
+        store.add_dead_letters(run, destination, [letter(row, stream=1) for row in (0, 9)])
+    store.commit(run, {("a", 0): 5, ("a", 1): 9, ("b", 0): 7, ("b", 1): 0}, COUNTS)
+    store.finish(run, Result.INTERRUPTED, {})
+    assert len(store.dead_letters("users", limit=99)) == 15  # to be seen until it goes on
+
+    again = store.begin("users", "f")
+
+    kept = {
+        (each.destination, each.letter.stream, each.letter.row)
+        for each in store.dead_letters("users", limit=99)
+    }
+    assert kept == {("a", 0, 4), ("a", 1, 0), ("b", 0, 4), ("b", 0, 5), ("b", 0, 6)}
+    assert len(store.dead_letters("events")) == 1
+    store.add_dead_letters(again, "a", [letter(5, reason="rejected_400")])
+    assert store.dead_letters("users", limit=1)[0].letter.reason == "rejected_400"
 
 
 def test_one_dead_letter(store: SqlStore) -> None:

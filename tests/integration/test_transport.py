@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import resource
-import signal
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
 import aiohttp
 import pytest
 from aioresponses import aioresponses
+from hostile_server import DEEDS, Deed, Exchange, HostileServer
 
 from pipeline.errors import DestinationRefused
 from pipeline.model import Request
-from pipeline.send.file_transport import FileTransport
-from pipeline.send.transport import HttpTransport
+from pipeline.send.transport import HttpTransport, Timeouts
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -39,9 +39,12 @@ async def server(handler: Handler) -> AsyncIterator[str]:
         listening.close()
 
 
-def transport(timeout: float = 5.0) -> HttpTransport:
+def transport(timeout: float = 5.0, read: float | None = None, **options: Any) -> HttpTransport:
     return HttpTransport(
-        connections=2, timeout=timeout, connect_timeout=1.0, user_agent="retl-test"
+        connections=2,
+        timeouts=Timeouts(connect=1.0, read=read or timeout, total=timeout),
+        user_agent="retl-test",
+        **options,
     )
 
 
@@ -148,7 +151,7 @@ async def _silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     [
         (_close_at_once, "reset"),
         (_cut_answer, "broken_answer"),
-        (_garbage, "network"),
+        (_garbage, "bad_answer"),
         (_silent, "timeout"),
     ],
 )
@@ -188,56 +191,249 @@ async def test_nobody_listening_and_tls_that_is_none() -> None:
 async def test_rare_faults_have_their_word_too(fault: Exception, word: str) -> None:
     one = transport()
     with aioresponses() as mocked:
-        mocked.post("http://example.test/", exception=fault)
-        answer = await one.post(Request(url="http://example.test/", headers={}, body=b"{}"))
+        mocked.post("https://example.test/", exception=fault)
+        answer = await one.post(Request(url="https://example.test/", headers={}, body=b"{}"))
     await one.close()
     assert answer.error == word
 
 
-async def test_files_take_bodies_in_turn(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "out.ndjson"
-    for append, expected in ((False, b"a\nb\n"), (True, b"a\nb\na\nb\n"), (False, b"a\nb\n")):
-        one = FileTransport(path, append=append)
-        await one.post(Request(url="", headers={}, body=b"a\n"))
-        assert (await one.post(Request(url="", headers={}, body=b"b\n"))).status == 200
-        await one.close()
-        await one.close()
-        assert path.read_bytes() == expected
+# ------------------------------------------------------------------ against the hostile server
 
 
-async def test_a_file_that_can_not_be_written_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DestinationRefused, match="can't be written"):
-        await FileTransport(tmp_path, append=True).post(Request(url="", headers={}, body=b"a\n"))
-
-
-async def test_a_full_disk_leaves_whole_lines_and_is_for_trying_again(tmp_path: Path) -> None:
-    path = tmp_path / "out.ndjson"
-    one = FileTransport(path, append=True)
-    await one.post(Request(url="", headers={}, body=b"first\n"))
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limit[1]))
-    try:
-        with pytest.raises(DestinationRefused, match="can't be written"):  # EFBIG, not ENOSPC
-            await one.post(Request(url="", headers={}, body=b"x" * 100 + b"\n"))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        signal.signal(signal.SIGXFSZ, handler)
-    assert path.read_bytes() == b"first\n"
-    await one.post(Request(url="", headers={}, body=b"second\n"))
-    await one.close()
-    assert path.read_bytes() == b"first\nsecond\n"
+def batch(server: HostileServer, nbytes: int = 100, encoding: str = "identity") -> Request:
+    item = b'{"userId":"1","messageId":"m","x":"%s"}' % (b"x" * nbytes)
+    body = b'{"batch":[' + item + b"]}"
+    return Request(url=f"{server.url}/batch", headers={}, body=body, encoding=encoding)
 
 
 @pytest.mark.parametrize(
-    ("left", "kept"),
-    [(b"", b""), (b"whole\n", b"whole\n"), (b"whole\nhal", b"whole\n"), (b"x" * 70_000, b"")],
+    ("name", "word"),
+    [
+        ("close_before_answer", "reset"),
+        ("reset_before_answer", "reset"),
+        ("reset_in_head", "reset"),
+        ("reset_in_body", "broken_answer"),
+        ("close_in_body", "broken_answer"),
+        ("half_a_chunk", "broken_answer"),
+        ("more_than_said", "bad_answer"),
+        ("no_http", "bad_answer"),
+        ("long_line", "bad_answer"),
+        ("many_fields", "bad_answer"),
+        ("two_lengths", "bad_answer"),
+        ("say_nothing", "read_timeout"),
+        ("drip", "timeout"),
+        ("drip_body", "timeout"),
+        ("reset_before_reading", "reset"),
+        ("reset_in_request", "reset"),
+        ("read_nothing", "timeout"),
+    ],
 )
-async def test_half_a_line_of_a_crash_is_cut_off(tmp_path: Path, left: bytes, kept: bytes) -> None:
-    path = tmp_path / "out.ndjson"
-    path.write_bytes(left)
-    one = FileTransport(path, append=True)
-    await one.open()
-    await one.post(Request(url="", headers={}, body=b"new\n"))
+async def test_what_goes_wrong_has_its_word_and_is_never_tried_again(name: str, word: str) -> None:
+    before = asyncio.all_tasks()
+    one = transport(timeout=0.4, read=0.2)
+    async with HostileServer([DEEDS[name]]).serving() as server:
+        answer = await one.post(batch(server, 20_000_000))
+        assert (answer.status, answer.error) == (0, word)
+        assert server.requests == 1
+        # The next request has a connection that nothing is wrong with.
+        assert (await one.post(batch(server))).status == 200
+        server.heal()
+        await one.close()
+        await server.all_gone()
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize("name", ["close_before_answer", "reset_before_answer", "reset_in_head"])
+async def test_a_kept_connection_that_breaks_is_nothing_to_try_again(
+    method: str, name: str
+) -> None:
+    one = transport()
+    async with HostileServer([DEEDS["no_content"]], then=DEEDS[name]).serving() as server:
+        request = replace(batch(server), method=method)
+        assert (await one.post(request)).status == 204
+        answer = await one.post(request)
+        await one.close()
+        await server.all_gone()
+    assert (answer.status, answer.error, server.requests) == (0, "reset", 2)
+    assert server.most_open == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("garbage_body", "wrong_type", "no_content", "continue_first", "hints_first", "bomb"),
+        *("huge_success", "chunked", "close_after_answer", "close_unannounced"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_a_success_is_one_in_any_clothes(name: str, encoding: str) -> None:
+    one = transport()
+    async with HostileServer(then=DEEDS[name]).serving() as server:
+        statuses = [(await one.post(batch(server, 1_000, encoding))).status for _ in range(4)]
+        await one.close()
+        await server.all_gone()
+    assert set(statuses) <= {200, 204, 0}
+    # One that closes without a word may do so while the next request is on its way.
+    assert 0 not in statuses or name == "close_unannounced"
+    assert len(server.taken) == len([code for code in statuses if code])
+
+
+async def test_answers_are_not_unpacked() -> None:
+    one = transport()
+    async with HostileServer(then=DEEDS["bomb"]).serving() as server:
+        answer = await one.post(batch(server))
+        await one.close()
+    assert answer.body.startswith(b"\x1f\x8b")
+    assert len(answer.body) < 65_536
+
+
+async def test_an_answer_that_was_there_before_its_request_is_nobodys() -> None:
+    one = transport()
+
+    async def once_more_and_then_nothing(exchange: Exchange) -> None:
+        await exchange.body()
+        await exchange.silence()
+
+    script = [DEEDS["answer_twice"], once_more_and_then_nothing]
+    async with HostileServer(script).serving() as server:
+        assert (await one.post(batch(server))).status == 200
+        assert one._session is not None
+        [[kept]] = one._session.connector._conns.values()  # type: ignore[union-attr]
+        while not kept[0]._buffer:  # noqa: ASYNC110 - aiohttp tells nobody that it is there
+            await asyncio.sleep(0)
+        answer = await one.post(batch(server))
+        await one.close()
+        await server.all_gone()
+    assert (answer.status, answer.error) == (0, "reset")
+    assert len(server.taken) == 1
+
+
+async def test_a_connection_is_kept_and_serves_one_request_at_a_time() -> None:
+    one = transport()
+    flying = most = 0
+
+    async def count(exchange: Exchange) -> None:
+        nonlocal flying, most
+        flying += 1
+        most = max(most, flying)
+        await exchange.body()
+        with pytest.raises(TimeoutError):  # no second one waits behind it
+            await asyncio.wait_for(exchange.reader.read(1), 0.001)
+        await exchange.answer(200)
+        flying -= 1
+
+    async with HostileServer(then=count).serving() as server:
+        answers = await asyncio.gather(*[one.post(batch(server)) for _ in range(20)])
+        await one.close()
+    assert {answer.status for answer in answers} == {200}
+    assert (most <= 2, server.most_open <= 2, server.requests) == (True, True, 20)
+
+
+async def _wait_for_ever(exchange: Exchange) -> None:
+    await exchange.server.healed.wait()
+
+
+async def _half_an_answer(exchange: Exchange) -> None:
+    await exchange.body()
+    await exchange.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+    exchange.server.healed.set()
+    await exchange.silence()
+
+
+@pytest.mark.parametrize("act", [_wait_for_ever, _half_an_answer])
+@pytest.mark.parametrize("moments", [0, 1, 2, 3, 5, 8, 30])
+async def test_cancelling_leaves_no_connection_and_no_task(act: Deed, moments: int) -> None:
+    before = asyncio.all_tasks()
+    one = transport()
+    async with HostileServer(then=act).serving() as server:
+        post = asyncio.create_task(one.post(batch(server, 20_000_000, "gzip" if moments else "")))
+        for _ in range(moments):
+            await asyncio.sleep(0.001)
+        post.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await post
+        server.heal()
+        assert (await one.post(batch(server))).status == 200  # its place is free
+        await one.close()
+        await server.all_gone()
+    assert asyncio.all_tasks() == before
+
+
+# ---------------------------------------------------------------------------- where to
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/",
+        "ftp://127.0.0.1/",
+        "https://169.254.169.254/latest/meta-data/",
+        "https://[fe80::1]/",
+        "https://[::ffff:169.254.169.254]/",
+        "https://[fd00:ec2::254]/",
+        "https://100.100.100.200/",
+        "https://0.0.0.0/",
+        "https://[::]/",
+        "https://224.0.0.1/",
+        "https://other.test/",
+        "https://allowed.test.evil.test/",
+        "https://below.test/",
+    ],
+)
+async def test_nothing_is_sent_where_nothing_may_be(url: str) -> None:
+    names = ("allowed.test", "*.below.test")
+    one = transport(allowed_hosts=names if url.endswith(".test/") else ())
+    with pytest.raises(DestinationRefused, match="sent to"):
+        await one.post(Request(url=url, headers={}, body=b"{}"))
+    assert one._session is None
+
+
+@pytest.mark.parametrize(
+    "host", ["allowed.test", "ALLOWED.test.", "a.below.test", "a.b.below.test"]
+)
+async def test_allowed_hosts_are_asked_for(host: str) -> None:
+    one = transport(allowed_hosts=("Allowed.test", "*.below.test"))
+    answer = await one.post(Request(url=f"https://{host}/", headers={}, body=b"{}"))
     await one.close()
-    assert path.read_bytes() == kept + b"new\n"
+    assert (answer.status, answer.error) == (0, "dns")  # .test is no domain (RFC 6761)
+
+
+async def _resolving(monkeypatch: pytest.MonkeyPatch, *addresses: str, port: int = 443) -> None:
+    async def getaddrinfo(*_: object, **__: object) -> list[tuple[Any, ...]]:
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses
+        ]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+
+
+async def test_no_name_leads_to_an_address_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    await _resolving(monkeypatch, "169.254.169.254")
+    one = transport()
+    for host in ("metadata.example", "localhost"):
+        with pytest.raises(DestinationRefused, match=f"{host} is an address"):
+            await one.post(Request(url=f"https://{host}/", headers={}, body=b"{}"))
+    await one.close()
+
+
+async def test_localhost_is_this_machine_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    await _resolving(monkeypatch, "192.0.2.1")
+    one = transport()
+    with pytest.raises(DestinationRefused):
+        await one.post(Request(url="http://localhost/", headers={}, body=b"{}"))
+    await one.close()
+
+
+async def test_of_several_addresses_those_that_may_be_are_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with HostileServer().serving() as server:
+        port = int(server.url.split(":")[2].split("/")[0])
+        await _resolving(monkeypatch, "169.254.169.254", "127.0.0.1", port=port)
+        one = transport()
+        request = batch(server)
+        url = request.url.replace("127.0.0.1", "localhost")
+        answer = await one.post(Request(url=url, headers={}, body=request.body))
+        await one.close()
+    assert answer.status == 200

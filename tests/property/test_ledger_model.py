@@ -65,6 +65,23 @@ def test_any_order_and_any_cut_equal_the_oracle(
     assert resumed.checkpoints() == whole.checkpoints()
 
 
+@given(tilings(), st.data())
+def test_after_any_order_the_dead_are_the_letters_below_the_checkpoints(
+    tiling: tuple[dict[int, int], list[Span]], data: st.DataObject
+) -> None:
+    checkpoints, spans = tiling
+    ledger, letters = Ledger(checkpoints), list[tuple[int, int]]()
+
+    for span in spans:
+        dead = data.draw(st.sets(st.integers(span.first, span.end - 1)))
+        ledger.settle(span, dead=len(dead))
+        letters += [(span.stream, row) for row in dead]
+        prefix = ledger.checkpoints()
+        assert ledger.dead() == sum(row < prefix[stream] for stream, row in letters)
+
+    assert ledger.dead() == len(letters)
+
+
 @given(tilings().filter(lambda tiling: bool(tiling[1])), st.data())
 def test_one_span_too_many_is_found_and_never_moves_a_checkpoint_over_a_gap(
     tiling: tuple[dict[int, int], list[Span]], data: st.DataObject

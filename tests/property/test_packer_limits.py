@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from arrow_strategies import TEXT, cuts, examples, spans
+from arrow_strategies import cuts, examples, spans
 from hypothesis import given
 from hypothesis import strategies as st
+from value_strategies import TEXT
 
 from pipeline.destination.customerio import ENVELOPE
 from pipeline.destination.file import File

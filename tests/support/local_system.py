@@ -17,6 +17,7 @@ from google.cloud import bigquery
 
 from pipeline.config import load_config
 from pipeline.events import Event
+from pipeline.local.bigquery.messages import MESSAGE_BYTES
 from pipeline.local.bigquery.server import Address
 from pipeline.local.bigquery.server import serve as serve_bigquery
 from pipeline.local.customerio.server import serve as serve_customerio
@@ -47,6 +48,7 @@ class System:
     address: Address
     customerio: str
     client: bigquery.Client
+    plan: FaultPlan = field(default_factory=FaultPlan)
     events: list[Event] = field(default_factory=list)
 
     async def sql(self, statement: str) -> None:
@@ -103,17 +105,25 @@ def system(tmp_path: Path) -> Starter:
 
     @asynccontextmanager
     async def start(
-        *, rows: int = 0, bigquery_faults: str = "", customerio_faults: str = "", **options: Any
+        *,
+        rows: int = 0,
+        bigquery_faults: str = "",
+        customerio_faults: str = "",
+        message_rows: int = 500,
+        message_bytes: int = MESSAGE_BYTES,
+        **options: Any,
     ) -> AsyncIterator[System]:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         address: asyncio.Future[Address] = loop.create_future()
         url: asyncio.Future[str] = loop.create_future()
+        plan = FaultPlan.parse(bigquery_faults)
         servers = [
             asyncio.create_task(
                 serve_bigquery(
-                    faults=FaultPlan.parse(bigquery_faults) if bigquery_faults else None,
-                    message_rows=500,
+                    faults=plan,
+                    message_rows=message_rows,
+                    message_bytes=message_bytes,
                     ready=address.set_result,
                     stop=stop,
                 )
@@ -136,7 +146,7 @@ def system(tmp_path: Path) -> Starter:
             credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
             client_options={"api_endpoint": where.rest},
         )
-        one = System(folder=tmp_path, address=where, customerio=await url, client=client)
+        one = System(folder=tmp_path, address=where, customerio=await url, client=client, plan=plan)
         try:
             await one.sql("CREATE SCHEMA app")
             await one.sql(

@@ -9,7 +9,17 @@ from structlog.testing import capture_logs
 
 from pipeline.cli import progress
 from pipeline.cli.progress import Bars, Board, Lines
-from pipeline.events import Buffered, Encoded, Finished, Retried, Settled, Started, Throttled
+from pipeline.events import (
+    Buffered,
+    Encoded,
+    Finished,
+    Retried,
+    Settled,
+    Spooled,
+    Started,
+    Throttled,
+    Warned,
+)
 from pipeline.model import Result
 
 WHO = {"sync": "users", "destination": "cio"}
@@ -149,3 +159,19 @@ def test_bars_only_where_they_can_be_drawn(
     console = Console(file=io.StringIO(), _environ=env)
     monkeypatch.setattr(progress, "stderr", lambda: console)
     assert isinstance(progress.progress(), kind)
+
+
+def test_warnings_are_shown_once_and_the_spool_is_no_destination() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    bars, lines = Bars(console), Lines()
+    with capture_logs() as logs:
+        for event in (
+            Warned(sync="users", destination="", text="Sending takes 9 h."),
+            Spooled(sync="users", destination="", on_disk=1, written=1),
+        ):
+            bars(event)
+            lines(event)
+    assert logs == [{"event": "Sending takes 9 h.", "sync": "users", "log_level": "warning"}]
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().strip() == "users: Sending takes 9 h."
+    assert drawn(bars, console).strip() == ""

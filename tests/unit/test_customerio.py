@@ -27,6 +27,24 @@ def test_keys_that_name_a_region_are_bearer_tokens_and_pick_the_host() -> None:
     assert own.request(b"").url == "http://127.0.0.1:1/v1/batch"
 
 
+def test_strict_mode_may_be_left_out() -> None:
+    request = Customerio(name="cio", api_key="key", strict=False).request(b"{}")
+    assert "X-Strict-Mode" not in request.headers
+
+
+@pytest.mark.parametrize("call", ["identify", "track", "group", "page", "screen", "alias"])
+def test_single_calls_go_to_the_path_of_their_call(call: str) -> None:
+    one = Customerio(name="cio", api_key="key", single=True)
+    assert one.limits.batch_rows == 1
+    body = one.envelope.wrap([b'{"type":"%s","userId":"7"}' % call.encode()])
+    request = one.request(body)
+    assert request.url == f"https://cdp.customer.io/v1/{call}"
+    assert request.body == body
+    for other in (b"", b"{}", b'{"type":"batches"}', b'{"type":"../x"}'):
+        assert one.request(other).url == "https://cdp.customer.io/v1/batch"
+    assert Customerio(name="cio", api_key="key").request(body).url.endswith("/batch")
+
+
 @pytest.mark.parametrize(
     ("answer", "action", "reason", "message"),
     [
@@ -38,6 +56,7 @@ def test_keys_that_name_a_region_are_bearer_tokens_and_pick_the_host() -> None:
             "a; b",
         ),
         (Answer(status=422, body=b"<html>\xff"), Action.SPLIT, "rejected_422", "<html>\ufffd"),
+        (Answer(status=400, body=b'{"error":"a"}'), Action.SPLIT, "rejected_400", "a"),
         (Answer(status=400, body=b"[]"), Action.SPLIT, "rejected_400", "[]"),
         (Answer(status=400, body=b"x" * 9999), Action.SPLIT, "rejected_400", "x" * 500),
         (Answer(status=413), Action.SPLIT, "rejected_413", ""),

@@ -45,3 +45,28 @@ def test_a_loop_that_is_gone_does_no_harm() -> None:
 
     asyncio.run(leave())
     gate.set()
+
+
+def test_a_loop_that_closes_just_before_the_result_comes_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unheard: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", unheard.append)
+    gate, threads = threading.Event(), list[threading.Thread]()
+    loop = asyncio.new_event_loop()
+
+    def work() -> None:
+        threads.append(threading.current_thread())
+        gate.wait(10)
+
+    task = loop.create_task(in_daemon(work))
+    loop.call_soon(lambda: loop.call_soon(task.cancel))
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    loop.close()
+    # As a thread sees it that asked in the moment before.
+    monkeypatch.setattr(loop, "is_closed", lambda: False)
+    gate.set()
+    threads[0].join(10)
+    assert not threads[0].is_alive()
+    assert unheard == []

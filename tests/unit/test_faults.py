@@ -101,6 +101,29 @@ def test_every_key_of_do_reaches_the_fault() -> None:
     assert plan.next("date") == Fault(status=503, retry_after=2.0, retry_date=True)
 
 
+def test_what_a_read_can_meet_reaches_the_fault() -> None:
+    plan = FaultPlan.parse(
+        "- {on: read_rows, do: {wrong: truncated, after_messages: 2}}\n"
+        "- {on: create_read_session, do: {lose: table}}\n"
+        "- {on: connection, do: {reset: true, after_bytes: 99}}\n"
+        "- {on: connection, after: 1, do: {bytes_per_second: 1000}}\n"
+        "- {on: connection, after: 2, do: {goaway: true}}\n"
+    )
+    assert plan.next("read_rows") == Fault(wrong="truncated", after_messages=2)
+    assert plan.next("create_read_session") == Fault(lose="table")
+    assert plan.next("connection") == Fault(reset=True, after_bytes=99)
+    assert plan.next("connection") == Fault(bytes_per_second=1000.0)
+    assert plan.next("connection") == Fault(goaway=True)
+    assert plan.mentions("connection")
+    assert not plan.mentions("batch")
+
+
+def test_a_star_means_no_connection() -> None:
+    plan = FaultPlan.parse('- {on: "*", times: always, do: {status: 503}}')
+    assert plan.next("connection") is None
+    assert not plan.mentions("connection")
+
+
 def test_a_fault_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Fault().status = 500  # type: ignore[misc]
@@ -132,6 +155,14 @@ def test_a_fault_is_frozen() -> None:
         ("- {on: batch, do: {delay: 1, retry_after: 2}}", "retry_after: stands without status"),
         ("- {on: batch, do: {status: 429, retry_after: soon}}", "retry_after: neither seconds"),
         ("- {on: batch, do: {status: 429, retry_after: -2}}", "retry_after: neither seconds"),
+        ("- {on: read_rows, do: {wrong: odd}}", "wrong: not a kind of wrong answer (ended, "),
+        ("- {on: read_rows, do: {lose: money}}", "lose: not something to lose (session, table)"),
+        ("- {on: read_rows, do: {wrong: ended, hang: true}}", "wrong: stands beside hang"),
+        ("- {on: read_rows, do: {goaway: true}}", "goaway: stands without `on: connection`"),
+        ("- {on: batch, do: {reset: true, after_bytes: 3}}", "after_bytes: stands without `on:"),
+        ("- {on: batch, do: {bytes_per_second: 3}}", "bytes_per_second: stands without `on:"),
+        ("- {on: connection, do: {bytes_per_second: 0}}", "do.bytes_per_second: "),
+        ("- {on: connection, do: {after_bytes: 5}}", "rule 1: do: does nothing"),
         ("- {on: batch, times: never, do: {hang: true}}", "rule 1: times: neither a count"),
         ("- {on: batch, times: 0, do: {hang: true}}", "rule 1: times: neither a count"),
         ("- {on: batch, every: 0, do: {hang: true}}", "rule 1: every: "),

@@ -38,6 +38,32 @@ def test_a_gap_holds_the_checkpoint_until_it_is_filled() -> None:
     assert ledger.pending(0) == 0
 
 
+def test_the_dead_count_once_a_checkpoint_covers_them() -> None:
+    ledger = Ledger({0: 10})
+
+    ledger.settle(span(20, 30), dead=4)
+    ledger.settle(span(0, 2, stream=1), dead=1)
+    assert ledger.dead() == 1
+    ledger.settle(span(10, 20), dead=2)
+    assert ledger.dead() == 7
+
+
+def test_what_is_settled_behind_a_gap_takes_no_more_memory_the_more_it_is() -> None:
+    ledger = Ledger({})
+    for first in range(1, 2_000):
+        ledger.settle(span(first, first + 1), dead=1)
+    for first in range(4_000, 2_500, -1):
+        ledger.settle(span(first, first + 1), dead=1)
+
+    assert (ledger.pending(0), ledger.dead()) == (1_999 + 1_500, 0)
+    assert len(ledger._streams[0].pending) == len(ledger._streams[0].ends) == 2
+    ledger.settle(span(0, 1))
+    ledger.settle(span(2_000, 2_501))
+    assert (ledger.checkpoints(), ledger.dead()) == ({0: 4_001}, 1_999 + 1_500)
+    assert not ledger._streams[0].pending
+    assert not ledger._streams[0].ends
+
+
 def test_it_goes_on_from_the_checkpoint_it_was_given() -> None:
     ledger = Ledger({3: 1_000, 4: 7})
 

@@ -12,7 +12,13 @@ import pytest
 
 from pipeline.local.bigquery.memory import BLOCK_ROWS, MemoryTable
 from pipeline.local.bigquery.messages import Messages, Snapshot, cut, serialize, tail
-from pipeline.local.bigquery.sessions import ReadRefusal, Sessions, divide, stream_count
+from pipeline.local.bigquery.sessions import (
+    ReadRefusal,
+    Sessions,
+    divide,
+    divide_lopsided,
+    stream_count,
+)
 
 CODECS = [None, "lz4", "zstd"]
 
@@ -141,6 +147,15 @@ def test_divide_covers_every_message_once(messages: int, streams: int) -> None:
 
 def test_streams_are_uneven() -> None:
     assert len({stop - first for first, stop in divide(100, 4)}) > 1
+
+
+@pytest.mark.parametrize("streams", [0, 1, 2, 3, 8])
+def test_a_lopsided_division_has_one_huge_stream(streams: int) -> None:
+    runs = divide_lopsided(50, streams)
+    sizes = sorted(stop - first for first, stop in runs)
+    assert sizes == [*[1] * (streams - 1), 51 - streams][: max(streams, 0)]
+    if streams:
+        assert [index for first, stop in runs for index in range(first, stop)] == [*range(50)]
 
 
 def sessions(now: list[float], **options: Any) -> Sessions:

@@ -19,8 +19,11 @@ from pipeline.events import (
     Encoded,
     Event,
     Finished,
+    Limited,
+    Restarted,
     Retried,
     Settled,
+    Spooled,
     Started,
     Throttled,
 )
@@ -79,7 +82,21 @@ def gap(observer: PrometheusObserver) -> float:
     return read - accounted
 
 
+SPOOLED: list[Event] = [
+    Spooled(sync="users", destination="", on_disk=50, written=50),
+    Spooled(sync="users", destination="", on_disk=90, written=40),
+    Spooled(sync="users", destination="", on_disk=30, written=0),
+]
+
 CASES: list[tuple[str, list[Event], dict[str, str], float]] = [
+    (
+        "retl_read_restarts_total",
+        [Restarted(sync="users", destination="", reason="session_expired")] * 2,
+        {"sync": "users", "reason": "session_expired"},
+        2,
+    ),
+    ("retl_spool_bytes", SPOOLED, {"sync": "users"}, 30),
+    ("retl_spooled_bytes_total", SPOOLED, {"sync": "users"}, 90),
     ("retl_rows_read_total", [encoded(10, missing_id=2)], ROUTE, 10),
     ("retl_rows_total", [encoded(10, missing_id=2)], ROUTE | {"outcome": "dead_lettered"}, 2),
     ("retl_rows_in_flight", [encoded(10, missing_id=2)], ROUTE, 8),
@@ -144,6 +161,7 @@ CASES: list[tuple[str, list[Event], dict[str, str], float]] = [
         ROUTE | {"reason": "http_429"},
         1,
     ),
+    ("retl_concurrency_limit", [Limited(**ROUTE, limit=9), Limited(**ROUTE, limit=7)], ROUTE, 7),
     (
         "retl_throttled_seconds_total",
         [Throttled(**ROUTE, cause="retry_after", seconds=1.5)],

@@ -9,14 +9,14 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from pipeline.cli.preview import _as_dict, _print_payload
+from pipeline.cli.preview import _as_dict, print_payload
 from pipeline.destination.customerio import Customerio
 from pipeline.destination.file import File
 from pipeline.encode.encoder import CallEncoder
 from pipeline.encode.layout import Rules
 from pipeline.model import Call, DeadLetter, Window
 from pipeline.run.report import Preview, PreviewRow
-from pipeline.wiring import _preview_rows
+from pipeline.wiring.preview import preview_rows
 
 NOW = 1_700_000_000.0  # 2023-11-14T22:13:20Z
 WINDOW = Window(start=0, sequence=1)
@@ -130,7 +130,7 @@ def shown() -> Preview:
         sql="",
         bytes_processed=0,
         table=table,
-        rows=_preview_rows(encoder, table, CUSTOMERIO),
+        rows=preview_rows(encoder, table, CUSTOMERIO),
     )
 
 
@@ -153,7 +153,7 @@ def test_the_table_prints_them_and_control_characters_in_names_do_nothing() -> N
     rows = [*shown().rows, PreviewRow(payload=b"{}", invalid=None, warnings=("names: \x1b[2J",))]
     with console.capture() as capture:
         for index, row in enumerate(rows, start=1):
-            _print_payload(console, index, row)
+            print_payload(console, index, row)
     printed = capture.get()
     assert printed.count("warning: ") == 2
     assert "warning: values of over 1,000 bytes: long" in printed

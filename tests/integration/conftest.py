@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from local_system import system
+
+__all__ = ["system"]
