@@ -120,7 +120,7 @@ def made_batches() -> list[Batch]:
     for number in range(KINDS):
         rows = []
         for row in range(ROWS):
-            text = " ".join(words[index] for index in random.integers(0, 500, 40))
+            text = " ".join(words[index] for index in random.integers(0, 500, 60))
             start = f'{{"type":"identify","userId":"{number * ROWS + row}","traits":{{"about":"'
             rows.append(f'{start}{text:.{ROW_BYTES - len(start) - 4}}"}}}},'.encode())
         offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
@@ -204,7 +204,7 @@ class Bench:
 
             async def deliver(number: int) -> None:
                 request = made[number % BATCHES]
-                body = request.body
+                body = bytes(request.body)
                 if kind == "gzip":
                     body = await asyncio.to_thread(packed, body)
                 async with session.post(request.url, data=body) as response:

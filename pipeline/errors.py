@@ -71,7 +71,7 @@ class DestinationRefused(DestinationError):
 
 
 class CredentialsError(PipelineError):
-    """A source or destination refused who we are, or what we are allowed to do."""
+    """Source, destination or state refused who we are, or what we are allowed to do."""
 
     exit_code = 77
 
@@ -90,6 +90,14 @@ class UnusableState(StateError):
 
 class LeaseError(StateError):
     """Another run of this sync is under way, or took over."""
+
+
+class ShardHeld(LeaseError):
+    """Another process has this shard, or had it until a moment ago: it may be free soon."""
+
+
+class RunMoved(LeaseError):
+    """The run goes on as another attempt, or as started by another: look how it stands now."""
 
 
 class TooManyRejected(PipelineError):

@@ -141,6 +141,14 @@ class Warned(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryPruned(Event):
+    """Runs and dead letters, of any sync, were deleted by age. destination is empty."""
+
+    runs: int
+    dead_letters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished(Event):
     """A run ended. destination is empty: it speaks of the whole run. at: Unix seconds."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -96,12 +97,21 @@ class Reason(StrEnum):
     PAYLOAD_TOO_LARGE = "payload_too_large"
 
 
+class Kept(StrEnum):
+    """How much of a dead letter's payload is kept."""
+
+    FULL = "full"
+    IDS = "ids"  # who it is about and which message it was, and nothing else
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
     """A row that will not be delivered, and why.
 
     reason: a `Reason` for an invalid row, `rejected_<status>` for one the destination refused.
-    message: the destination's own words, or ours; never row content.
+    message: ours, without row content; or the destination's own words, which may quote values of
+        the row until a store keeps them.
     payload: the row's JSON as it was or would have been sent.
     """
 
@@ -123,6 +133,7 @@ class Payloads:
     rows: int64, the row number of each payload; None when every row of the span is here.
     invalid: the rows of the span that became dead letters instead.
     nonfinite: how many NaN and infinities of the span were written as null.
+    users: uint64, a hash of whom each payload is about; None where nobody asks for an order.
     """
 
     data: memoryview
@@ -131,6 +142,7 @@ class Payloads:
     rows: npt.NDArray[np.int64] | None = None
     invalid: tuple[DeadLetter, ...] = ()
     nonfinite: int = 0
+    users: npt.NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -194,6 +206,23 @@ class Limits:
     id_bytes: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A request body as it lies in memory. `len` is in bytes; `bytes` copies it into one piece."""
+
+    parts: tuple[memoryview | bytes, ...] = field(repr=False)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.parts)
+
+
+Body: TypeAlias = bytes | Pieces
+"""A request body: `bytes(body)` has it in one piece."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
     """What stands around and between the payloads of a request body."""
@@ -204,10 +233,14 @@ class Envelope:
 
     def wrap(self, views: Sequence[memoryview | bytes]) -> bytes:
         """The request body of these runs of payloads; one copy."""
+        return bytes(self.pieces(views))
+
+    def pieces(self, views: Sequence[memoryview | bytes]) -> Pieces:
+        """The same without a copy."""
         parts: list[memoryview | bytes] = [self.prefix]
         for index, view in enumerate(views):
             parts += (self.separator, view) if index else (view,)
-        return b"".join([*parts, self.suffix])
+        return Pieces((*parts, self.suffix))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +254,7 @@ class Request:
 
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    body: Body = field(repr=False)
     encoding: str = "identity"
     method: str = "POST"
 
@@ -258,7 +291,7 @@ class Verdict:
     throttled: the destination asked us to slow down (429), as opposed to failed.
     by_size: the request was too large (413): no row is at fault yet; only with SPLIT.
     credentials: it is who we are that was refused; only with HALT.
-    message: in the destination's words; never row content.
+    message: in the destination's words, which may quote the row: for dead letters only.
     """
 
     action: Action

@@ -7,8 +7,9 @@ contract that the tests of each implementation hold.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -16,10 +17,12 @@ from pipeline.events import Event
 from pipeline.model import (
     Answer,
     Batch,
+    Body,
     Counts,
     DeadLetter,
     Delivery,
     Envelope,
+    Kept,
     Limits,
     Payloads,
     Reading,
@@ -142,8 +145,12 @@ class Destination(Protocol):
     def envelope(self) -> Envelope:
         """`envelope.separator` is one byte."""
 
-    def request(self, body: bytes) -> Request:
-        """The request that carries `body`, an enveloped run of payloads."""
+    def request(self, body: Body) -> Request:
+        """The request that carries `body`, an enveloped run of payloads.
+
+        Pass it on as it is: it lies in pieces, and nothing of it is copied. To look into it,
+        `bytes(body)`.
+        """
 
     def judge(self, answer: Answer, now: float) -> Verdict:
         """What an answer means for the whole request. now: Unix seconds, for HTTP dates."""
@@ -176,6 +183,50 @@ class Deliverer(Protocol):
         """Until every row is delivered or rejected. Raises DestinationError, CredentialsError."""
 
 
+# ------------------------------------------------------------------------------- shards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """Which of how many processes delivers a run together with the others.
+
+    index: below `of`. job: what all of them have in common and no other run has; empty for a
+    process that delivers the whole run alone.
+    """
+
+    index: int = 0
+    of: int = 1
+    job: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """One of `of` equal parts, the one at `place`: of a run's streams, or of a rate limit."""
+
+    place: int = 0
+    of: int = 1
+
+    def has(self, stream: int) -> bool:
+        """Whether a stream is in this part."""
+        return stream % self.of == self.place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a run is beside this process's shard of it.
+
+    share: the shard among those that are unfinished, which have the rate limit to share.
+    elsewhere: destination -> what the other shards have committed.
+    """
+
+    share: Share = Share()
+    elsewhere: Mapping[str, Counts] = field(default_factory=dict)
+
+
+ALL, WHOLE, ALONE = Share(), Shard(), Standing()
+"""What a process has, is and sees that delivers a run by itself."""
+
+
 # ------------------------------------------------------------------------------- checkpoint
 
 
@@ -184,11 +235,14 @@ class OpenRun:
     """A Run as the store knows it, new or to be gone on with.
 
     reading: None until the source has started.
-    checkpoints: (destination, stream) -> rows settled from the stream's start.
-    counts: per destination, as committed so far.
+    checkpoints: (destination, stream) -> rows settled from the stream's start; of all streams.
+    counts: per destination, as committed so far; of this shard's streams.
     attempt: 1 for a window's first run; a run that can't go on is followed by the next.
     query_key: the id of the earlier run whose query's result this one reads; None: its own.
     done: destinations that have settled every row of that result in earlier runs.
+    streams: which of the reading's streams are this process's.
+    starts: whether this process starts the source; if not, another one does.
+    over: there is nothing left to do here: the run is complete, or this shard of it.
     """
 
     id: str
@@ -202,6 +256,10 @@ class OpenRun:
     resumed: bool
     query_key: str | None = None
     done: frozenset[str] = frozenset()
+    streams: Share = ALL
+    standing: Standing = ALONE
+    starts: bool = True
+    over: bool = False
 
     @property
     def job_key(self) -> str:
@@ -228,7 +286,11 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterRecord:
-    """A dead letter as kept. at: Unix seconds."""
+    """A dead letter as kept. at: Unix seconds.
+
+    kept: how much of its payload. sealed: the payload is encrypted, with a key that is not at
+    hand; it is empty then.
+    """
 
     id: int
     run: str
@@ -236,6 +298,59 @@ class DeadLetterRecord:
     destination: str
     at: float
     letter: DeadLetter
+    kept: Kept = Kept.FULL
+    sealed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterFilter:
+    """Which dead letters are meant: those that all of it fits. since: Unix seconds."""
+
+    sync: str | None = None
+    run: str | None = None
+    destination: str | None = None
+    reason: str | None = None
+    since: float | None = None
+
+
+EVERY_LETTER = LetterFilter()
+
+
+class ReasonCount(NamedTuple):
+    """How many dead letters have one reason."""
+
+    sync: str
+    destination: str
+    reason: str
+    letters: int
+
+
+class Obstacle(StrEnum):
+    """Why a dead letter can't be replayed. Of several, the first here counts."""
+
+    INVALID = "invalid"  # we refused it: its payload can't be what the API takes
+    NOT_KEPT = "not_kept"  # of its payload only ids are kept, or nothing
+    PENDING = "pending"  # its run is unfinished and will send the row again by itself
+    SEALED = "encrypted"  # its payload is encrypted, and there is no key
+    TOO_LARGE = "too_large"  # for what the destination takes now
+    NO_DESTINATION = "no_destination"  # the configuration has it no more
+
+
+class ReplayCount(NamedTuple):
+    """How many dead letters can be replayed (no obstacle), or can't."""
+
+    sync: str
+    destination: str
+    obstacle: Obstacle | None
+    letters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenReplay:
+    """A replay under the lease of its sync."""
+
+    sync: str
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,17 +429,25 @@ class RunStore(Protocol):
 
     Every method is one transaction. Raises StateError; LeaseError from begin when another live
     process runs the sync, and from commit, attach and finish when the lease was lost meanwhile.
+    Where several processes share a run, ShardHeld from begin while another has the same shard,
+    and RunMoved from whatever writes when `follow` tells how the run goes on.
     """
 
-    def begin(self, sync: str, fingerprint: str, *, full: bool = False) -> OpenRun:
-        """Take the sync's lease and open its run.
+    def begin(
+        self, sync: str, fingerprint: str, *, full: bool = False, shard: Shard = WHOLE
+    ) -> OpenRun:
+        """Take the sync's lease, or the shard's, and open the sync's run.
 
         Goes on with an unfinished run of the same fingerprint (and, if full, of a full window);
         ends one with another fingerprint as failed and opens a new one on the same window.
         Dead letters beyond the Checkpoints of the run gone on with are forgotten: their rows are
         read again.
         full: the window starts at 0 instead of at last_sync_time.
+        shard: the first shard of a job opens the run, the others join it.
         """
+
+    def follow(self, run: OpenRun) -> OpenRun:
+        """A shared run as it is now: read by then, or to be started here, or its next attempt."""
 
     def attach(self, run: OpenRun, reading: Reading) -> None:
         """Keep what the source started, before the first row is read."""
@@ -336,6 +459,8 @@ class RunStore(Protocol):
 
         same_query: it reads the result of the same query, and the destinations `done`, which
         have all of it, keep their counts and get nothing more.
+        Of a shared run, its unfinished shards are those of the next attempt, whose streams they
+        have among them; and the store knows by itself which destinations are done.
         """
 
     def add_dead_letters(
@@ -348,19 +473,74 @@ class RunStore(Protocol):
         run: OpenRun,
         checkpoints: Mapping[tuple[str, int], int],
         counts: Mapping[str, Counts],
-    ) -> None:
-        """Make Checkpoints and counts (totals of the run) durable and renew the lease."""
+    ) -> Standing:
+        """Make Checkpoints and counts (totals of the shard) durable and renew the lease."""
 
     def finish(
         self, run: OpenRun, result: Result, counts: Mapping[str, Counts], error: str = ""
-    ) -> None:
+    ) -> OpenRun | None:
         """Release the lease. COMPLETE moves last_sync_time to the reading's query_started.
 
         INTERRUPTED and FAILED leave the run open for the next begin, with its result noted.
+        Of a shared run, COMPLETE says that this shard is, and the last of them closes the run. If
+        rows are missing then, it gets the run back as its own alone, to look at every stream once
+        more; else None.
         """
 
 
-class Store(RunStore, Protocol):
+class LetterStore(Protocol):
+    """What is done with dead letters afterwards. Blocking; each method is one transaction.
+
+    Raises StateError.
+    """
+
+    def dead_letters(
+        self, which: LetterFilter = EVERY_LETTER, limit: int = 50
+    ) -> Sequence[DeadLetterRecord]:
+        """Newest first."""
+
+    def dead_letter(self, number: int) -> DeadLetterRecord | None:
+        """One by its id; None when there is none."""
+
+    def dead_letter_summary(self, which: LetterFilter = EVERY_LETTER) -> Sequence[ReasonCount]:
+        """By sync, destination and reason, in this order."""
+
+    def dead_letter_page(
+        self, which: LetterFilter, *, after: int, rows: int = 1_000, replayable: bool = False
+    ) -> Sequence[DeadLetterRecord]:
+        """The next of them by ascending id, of a bounded size in bytes; empty at the end.
+
+        after: the last id seen, 0 at first. replayable: those without an Obstacle only.
+        """
+
+    def clear_dead_letters(self, which: LetterFilter = EVERY_LETTER) -> int:
+        """Forget them; how many. In several transactions, so that a run can write meanwhile."""
+
+    def replay_counts(self, which: LetterFilter = EVERY_LETTER) -> Sequence[ReplayCount]:
+        """By sync, destination and obstacle, in this order."""
+
+    def begin_replay(self, sync: str) -> OpenReplay:
+        """Take the sync's lease: no run and no other replay of it until `end_replay`.
+
+        Raises LeaseError while it is held.
+        """
+
+    def settle_replay(
+        self,
+        replay: OpenReplay,
+        delivered: Collection[int],
+        rejected: Mapping[int, DeadLetter],
+    ) -> None:
+        """Forget the ids delivered, note why others were rejected again; renew the lease.
+
+        Raises LeaseError when the lease was lost meanwhile; then nothing is changed.
+        """
+
+    def end_replay(self, replay: OpenReplay) -> None:
+        """Release the lease, if it is still held."""
+
+
+class Store(RunStore, LetterStore, Protocol):
     """Windows, runs, Checkpoints and dead letters, durably."""
 
     def window(self, sync: str) -> Window:
@@ -400,14 +580,6 @@ class Store(RunStore, Protocol):
         Raises ConfigError when it is no such document; LeaseError while a run of one of its syncs
         is live; UnusableState, unless force, where a sync here is further or has an unfinished run.
         """
-
-    def dead_letters(
-        self, sync: str | None = None, run: str | None = None, limit: int = 50
-    ) -> Sequence[DeadLetterRecord]:
-        """Newest first."""
-
-    def dead_letter(self, number: int) -> DeadLetterRecord | None:
-        """One by its id; None when there is none."""
 
     def close(self) -> None:
         """Release connections; idempotent."""

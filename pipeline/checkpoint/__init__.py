@@ -4,8 +4,8 @@ The Ledger is pure. The Store blocks: call it in a thread. Neither knows of sour
 destinations but by name.
 """
 
-from pipeline.checkpoint.dead_letters import ReasonCount
 from pipeline.checkpoint.ledger import Ledger
 from pipeline.checkpoint.store import SqlStore
+from pipeline.ports import ReasonCount
 
 __all__ = ["Ledger", "ReasonCount", "SqlStore"]

@@ -12,16 +12,23 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from pipeline.checkpoint import dead_letters, leases, runs
-from pipeline.checkpoint.schema import CHECKPOINTS, DEAD_LETTERS, LEASES, METADATA, REPORTS, RUNS
-from pipeline.checkpoint.schema import SYNCS as SYNC_ROWS
-from pipeline.checkpoint.schema import load_reading
-from pipeline.errors import LeaseError
+from pipeline.checkpoint.schema import (
+    CHECKPOINTS,
+    DEAD_LETTERS,
+    LEASES,
+    METADATA,
+    REPORTS,
+    RUNS,
+    SYNCS,
+    load_reading,
+)
 from pipeline.model import Result
-from pipeline.ports import Pruned, RunDetail, RunRecord, SyncState
+from pipeline.ports import LetterFilter, Pruned, RunDetail, RunRecord, SyncState
 
 # Of each sync, whatever their age.
 LEAST_RUNS = 100
-# Deleted in one transaction: it takes about 10 ms.
+# Deleted in one transaction; measured with SQLite on 2 cores: 40 ms for letters of 2 kB, 140 ms for
+# runs of 1,000 streams.
 _LETTERS_AT_ONCE = 1_000
 _RUNS_AT_ONCE = 50
 
@@ -51,7 +58,7 @@ def detail(connection: sa.Connection, run: str) -> RunDetail | None:
         ),
         dead_letters={
             (count.destination, count.reason): count.letters
-            for count in dead_letters.summary(connection, run=run, sync=None)
+            for count in dead_letters.summary(connection, LetterFilter(run=run))
         },
         reports=tuple(json.loads(text) for text in connection.scalars(reports)),
     )
@@ -68,29 +75,20 @@ def last_full_run(connection: sa.Connection, sync: str) -> RunRecord | None:
 
 def syncs(connection: sa.Connection, *, holder: str, now: float) -> list[SyncState]:
     """Every sync of the state, by name. holder: who asks."""
-    names = sa.union(sa.select(SYNC_ROWS.c.name), sa.select(LEASES.c.sync)).order_by("name")
+    names = sa.union(sa.select(SYNCS.c.name), sa.select(LEASES.c.sync)).order_by("name")
     found = []
     for name in connection.scalars(names):
         last = runs.unfinished(connection, name)
+        live = leases.live_holder(connection, name, holder=holder, now=now)
         found.append(
             SyncState(
                 name=name,
                 window=runs.next_window(connection, name, last),
                 unfinished=None if last is None else last.id,
-                holder=_live(connection, name, holder=holder, now=now),
+                holder=None if live is None else live.rpartition(":")[0],
             )
         )
     return found
-
-
-def _live(connection: sa.Connection, sync: str, *, holder: str, now: float) -> str | None:
-    """Who runs a sync, as "host:process"."""
-    try:
-        leases.refuse_if_live(connection, sync, holder=holder, now=now)
-    except LeaseError:
-        held = connection.scalar(sa.select(LEASES.c.holder).where(LEASES.c.sync == sync))
-        return str(held).rpartition(":")[0]
-    return None
 
 
 def keep_report(connection: sa.Connection, run: str, report: Mapping[str, object]) -> None:
@@ -106,7 +104,7 @@ def prune(connection: sa.Connection, *, runs_before: float, letters_before: floa
     letters = _prune_letters(connection, letters_before)
     if letters:
         return Pruned(dead_letters=letters)
-    for sync in connection.scalars(sa.select(SYNC_ROWS.c.name).order_by(SYNC_ROWS.c.name)).all():
+    for sync in connection.scalars(sa.select(SYNCS.c.name).order_by(SYNCS.c.name)).all():
         deleted = _prune_runs(connection, sync, runs_before)
         if deleted:
             return Pruned(runs=deleted)
@@ -128,9 +126,7 @@ def _prune_runs(connection: sa.Connection, sync: str, before: float) -> int:
     newest_to_go = connection.scalar(mine.offset(LEAST_RUNS).limit(1))
     if newest_to_go is None:
         return 0
-    last_complete = connection.scalar(
-        mine.where(RUNS.c.result == Result.COMPLETE.value).limit(1)
-    )
+    last_complete = connection.scalar(mine.where(RUNS.c.result == Result.COMPLETE.value).limit(1))
     kept = sa.select(DEAD_LETTERS.c.id).where(DEAD_LETTERS.c.run == RUNS.c.id)
     query = (
         sa.select(RUNS.c.id)

@@ -279,10 +279,11 @@ def newest(connection: sa.Connection, sync: str | None, limit: int) -> list[RunR
     query = sa.select(RUNS).order_by(RUNS.c.number.desc()).limit(limit)
     if sync is not None:
         query = query.where(RUNS.c.sync == sync)
-    return [_record(row) for row in connection.execute(query)]
+    return [record(row) for row in connection.execute(query)]
 
 
-def _record(row: sa.Row[Any]) -> RunRecord:
+def record(row: sa.Row[Any]) -> RunRecord:
+    """A row of RUNS for whoever looks at it."""
     reading = None if row.reading is None else load_reading(row.reading)
     return RunRecord(
         id=row.id,

@@ -20,10 +20,26 @@ from pipeline.model import Counts, Reading
 
 METADATA = sa.MetaData()
 
+
+class _Words(sa.TypeDecorator[str]):
+    """Text of others, such as a server's message: what can't be stored of it is replaced."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
+        """Postgres takes no NUL in text, and neither database a half of a surrogate pair."""
+        if value is None:
+            return None
+        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
 # SQLite numbers rows by itself only in a column declared INTEGER.
 _NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
-META = sa.Table("meta", METADATA, sa.Column("version", sa.Integer, primary_key=True))
+META = sa.Table(
+    "meta", METADATA, sa.Column("version", sa.Integer, primary_key=True, autoincrement=False)
+)
 
 SYNCS = sa.Table(
     "syncs",
@@ -47,7 +63,7 @@ RUNS = sa.Table(
     sa.Column("started", sa.Double, nullable=False),
     sa.Column("finished", sa.Double),
     sa.Column("result", sa.Text),
-    sa.Column("error", sa.Text, nullable=False),
+    sa.Column("error", _Words, nullable=False),
     sa.Column("reading", sa.Text),
     sa.Column("counts", sa.Text, nullable=False),
     sa.Column("query_key", sa.Text),  # NULL: its own id
@@ -80,9 +96,11 @@ DEAD_LETTERS = sa.Table(
     sa.Column("stream", sa.Integer, nullable=False),
     sa.Column("row", sa.BigInteger, nullable=False),
     sa.Column("at", sa.Double, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("reason", _Words, nullable=False),
+    sa.Column("message", _Words, nullable=False),
     sa.Column("payload", sa.LargeBinary, nullable=False),
+    sa.Column("kept", sa.Text, nullable=False, server_default=sa.text("'full'")),
+    sa.Column("sealed", sa.Boolean, nullable=False, server_default=sa.text("FALSE")),  # encrypted
     sa.UniqueConstraint("run", "destination", "stream", "row"),
 )
 # The summary reads this and never the payloads.
@@ -111,6 +129,9 @@ LEASES = sa.Table(
     sa.Column("expires", sa.Double, nullable=False),
 )
 
+# By these a state is known, of whatever version.
+_OURS = frozenset({META.name, RUNS.name, LEASES.name})
+
 Step = Callable[[sa.Connection], None]
 
 
@@ -135,8 +156,14 @@ def _reports(connection: sa.Connection) -> None:
     reports.create(connection)
 
 
+def _kept(connection: sa.Connection) -> None:
+    """Dead letters of which less than the payload is kept, or that are encrypted."""
+    for column in ("kept TEXT DEFAULT 'full' NOT NULL", "sealed BOOLEAN DEFAULT FALSE NOT NULL"):
+        connection.exec_driver_sql(f"ALTER TABLE dead_letters ADD COLUMN {column}")
+
+
 # STEPS[0] brings version 1 to version 2, and so on.
-STEPS: Sequence[Step] = (_two, _reports)
+STEPS: Sequence[Step] = (_two, _reports, _kept)
 
 
 def is_current(connection: sa.Connection, where: str, steps: Sequence[Step] = STEPS) -> bool:
@@ -163,7 +190,8 @@ def migrate(connection: sa.Connection, where: str, steps: Sequence[Step] = STEPS
         return
     found = _version(connection, where)
     if found == 0:
-        METADATA.create_all(connection)
+        # Without looking: tables of another schema may be in sight.
+        METADATA.create_all(connection, checkfirst=False)
     else:
         for step in steps[found - 1 :]:
             step(connection)
@@ -171,14 +199,26 @@ def migrate(connection: sa.Connection, where: str, steps: Sequence[Step] = STEPS
     connection.execute(sa.insert(META).values(version=1 + len(steps)))
 
 
+def has_tables(connection: sa.Connection) -> bool:
+    """Whether the tables were made, of whatever version."""
+    return _OURS.issubset(_tables(connection))
+
+
+def _tables(connection: sa.Connection) -> list[str]:
+    inspector = sa.inspect(connection)
+    # Without a schema, Postgres would name the tables of all that are searched.
+    return inspector.get_table_names(schema=inspector.default_schema_name)
+
+
 def _version(connection: sa.Connection, where: str) -> int:
     """The version of the tables; 0 when there are none yet."""
-    tables = sa.inspect(connection).get_table_names()
+    tables = _tables(connection)
     if not tables:
         return 0
-    if not {META.name, RUNS.name, LEASES.name}.issubset(tables):
+    if not _OURS.issubset(tables):
         raise UnusableState(
-            f"{where} holds another program's tables: let `state` name a file of its own."
+            f"{where} holds another program's tables: let `state` name a file, or a database or "
+            "schema, of its own."
         )
     return connection.scalar(sa.select(META.c.version)) or 0
 

@@ -1,6 +1,6 @@
 """SQLite as the place of the state: its file, its settings, its errors.
 
-The one dialect hook: all that is SQLite's own is in here. Whatever the file, its folder or its
+All that is SQLite's own is in here. Whatever the file, its folder or its
 disk refuses becomes a StateError that names the path and the remedy, without SQL or parameters.
 It does not know the tables.
 """
@@ -13,15 +13,18 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from pipeline.errors import ConfigError, PipelineError, StateError, UnusableState
+
+_T = TypeVar("_T")
 
 # Execution option of connections that will write.
 WRITES = "retl_writes"
@@ -38,7 +41,7 @@ class SqliteFile:
     """
 
     def __init__(self, url: str, *, busy_seconds: float) -> None:
-        self.path = _path(url)
+        self.path = path_of(url)
         self.name = f"State {self.path}"
         self._busy_seconds = busy_seconds
         self.engine = sa.create_engine(
@@ -59,6 +62,36 @@ class SqliteFile:
         except BaseException:
             self.engine.dispose()
             raise
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """See `Database.read`."""
+        with self.errors(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """See `Database.write`: no other writer is let in meanwhile."""
+        with self.errors(), self.writer.begin() as connection:
+            yield connection
+
+    def now(self, connection: sa.Connection) -> float:  # noqa: ARG002 - other databases ask it
+        """See `Database.now`: all who share a file share this machine's clock."""
+        return time.time()
+
+    def guard(self, connection: sa.Connection) -> None:
+        """See `Database.guard`: a writer is alone already."""
+
+    def check(self, connection: sa.Connection) -> None:
+        """See `Database.check`: done when the file was opened."""
+
+    def patiently(self, transaction: Callable[[], _T]) -> _T:
+        """See `Database.patiently`: a file's connections are not lost."""
+        return transaction()
+
+    def close(self) -> None:
+        """See `Database.close`."""
+        self.engine.dispose()
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -146,13 +179,17 @@ _MEANINGS: Mapping[tuple[str, ...], tuple[type[StateError], str]] = {
 }
 
 
-def _path(url: str) -> Path:
+def path_of(url: str) -> Path:
+    """The file that a URL names, absolute. Raises ConfigError."""
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError:
         parsed = None
     if parsed is None or parsed.get_backend_name() != "sqlite":
-        raise ConfigError("state: only sqlite:///PATH is known. Write sqlite:///.retl/state.db.")
+        raise ConfigError(
+            "state: only sqlite:///PATH and postgresql://... are known. "
+            "Write sqlite:///.retl/state.db."
+        )
     database = parsed.database
     if not database or database.startswith((":", "file:")) or parsed.query:
         raise ConfigError(

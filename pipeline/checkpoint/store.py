@@ -2,37 +2,43 @@
 
 Every method is one transaction. What a run writes goes through its lease first (leases.py), so
 one that lost it changes nothing. Statements are SQLAlchemy Core that SQLite and Postgres both
-take; sqlite.py holds what is SQLite's own. It does not know what rows, queries or answers are.
+take; sqlite.py and postgres.py hold what is their own. It does not know what rows, queries or
+answers are.
 """
 
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import sqlalchemy as sa
 
-from pipeline.checkpoint import dead_letters, leases, runs
-from pipeline.checkpoint.dead_letters import ReasonCount
+from pipeline.checkpoint import dead_letters, history, leases, runs, transfer
+from pipeline.checkpoint.database import patiently
+from pipeline.checkpoint.keeping import Keeper
+from pipeline.checkpoint.letter_store import SqlLetters
+from pipeline.checkpoint.places import database_at
 from pipeline.checkpoint.schema import is_current, migrate
-from pipeline.checkpoint.sqlite import SqliteFile
 from pipeline.errors import PipelineError
 from pipeline.model import Counts, DeadLetter, Reading, Result, Window
-from pipeline.ports import DeadLetterRecord, OpenRun, RunRecord
+from pipeline.ports import Imported, OpenRun, Pruned, RunDetail, RunRecord, SyncState
 
 
-class SqlStore:
+class SqlStore(SqlLetters):
     """`pipeline.ports.Store` over SQL. Safe to use from several threads.
 
-    url: sqlite:///PATH; the folder and the file are made.
+    url: sqlite:///PATH, whose folder and file are made, or postgresql://..., as libpq takes it.
     holder: names this process as a holder of leases, "host:pid:nonce".
-    now: Unix seconds. token: a few random characters for run ids.
-    lease_seconds: how long a lease lasts after the last write of its run.
+    now: Unix seconds; None: the database's own clock, which all who share the state go by.
+    token: a few random characters for run ids.
+    lease_seconds: how long a lease lasts after the last write of its run, and how long a run
+    waits for a lost connection to come back.
     busy_seconds: how long to wait for another writer.
+    keeper: what is kept of dead letters.
 
-    Raises ConfigError for a URL of another kind, StateError when the state can't be written.
+    Raises ConfigError for a URL of another kind, CredentialsError when the server refuses the
+    user, StateError when the state can't be written.
     """
 
     def __init__(
@@ -40,17 +46,19 @@ class SqlStore:
         url: str,
         *,
         holder: str,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         lease_seconds: float = 60,
         busy_seconds: float = 10,
         token: Callable[[], str] = lambda: secrets.token_hex(2),
+        keeper: Keeper | None = None,
     ) -> None:
         self._holder = holder
         self._now = now
         self._lease_seconds = lease_seconds
         self._token = token
+        self._keeper = keeper or Keeper()
         self._closed = False
-        self._database = SqliteFile(url, busy_seconds=busy_seconds)
+        self._database = database_at(url, busy_seconds=busy_seconds, patience=lease_seconds)
         leases.register(holder)
         try:
             self._open()
@@ -63,16 +71,19 @@ class SqlStore:
         where = self._database.name
         with self._read() as connection:
             if is_current(connection, where):
+                self._database.check(connection)
                 return
         with self._write() as connection:
+            self._database.guard(connection)
             migrate(connection, where)
 
     # ---------------------------------------------------------------------- a run
 
+    @patiently
     def begin(self, sync: str, fingerprint: str, *, full: bool = False) -> OpenRun:
         """See `Store.begin`. A full window is one that starts at 0, whatever it was begun as."""
-        now = self._now()
         with self._write() as connection:
+            now = self._time(connection)
             epoch = leases.take(
                 connection, sync, holder=self._holder, now=now, seconds=self._lease_seconds
             )
@@ -92,11 +103,13 @@ class SqlStore:
                 connection, sync, window, fingerprint, epoch=epoch, now=now, token=self._token
             )
 
+    @patiently
     def attach(self, run: OpenRun, reading: Reading) -> None:
         """See `Store.attach`."""
         with self._write_of(run) as (connection, _now):
             runs.set_reading(connection, run.id, reading)
 
+    @patiently
     def restart(
         self, run: OpenRun, reason: str, *, same_query: bool = False, done: Collection[str] = ()
     ) -> OpenRun:
@@ -114,6 +127,7 @@ class SqlStore:
             )
             return runs.carry(connection, run, following, done) if same_query else following
 
+    @patiently
     def add_dead_letters(
         self, run: OpenRun, destination: str, letters: Sequence[DeadLetter]
     ) -> None:
@@ -121,8 +135,9 @@ class SqlStore:
         if not letters:
             return
         with self._write_of(run) as (connection, now):
-            dead_letters.add(connection, run.id, destination, letters, now)
+            dead_letters.add(connection, run.id, destination, letters, at=now, keeper=self._keeper)
 
+    @patiently
     def commit(
         self,
         run: OpenRun,
@@ -138,6 +153,7 @@ class SqlStore:
             runs.set_checkpoints(connection, run.id, checkpoints)
             runs.set_counts(connection, run.id, counts)
 
+    @patiently
     def finish(
         self, run: OpenRun, result: Result, counts: Mapping[str, Counts], error: str = ""
     ) -> None:
@@ -156,10 +172,11 @@ class SqlStore:
         with self._read() as connection:
             return runs.next_window(connection, sync, runs.unfinished(connection, sync))
 
+    @patiently
     def set_window(self, sync: str, start: int) -> None:
         """See `Store.set_window`. start: Unix seconds; 0 for everything."""
-        now = self._now()
         with self._write() as connection:
+            now = self._time(connection)
             # Taken and given back: a holder that went silent is fenced off for good.
             leases.take(connection, sync, holder=self._holder, now=now, seconds=0)
             leases.release(connection, sync)
@@ -173,51 +190,81 @@ class SqlStore:
         with self._read() as connection:
             return runs.newest(connection, sync, limit)
 
-    def dead_letters(
-        self, sync: str | None = None, run: str | None = None, limit: int = 50
-    ) -> Sequence[DeadLetterRecord]:
-        """See `Store.dead_letters`."""
+    def run(self, run: str) -> RunDetail | None:
+        """See `Store.run`."""
         with self._read() as connection:
-            return dead_letters.newest(connection, sync=sync, run=run, limit=limit)
+            return history.detail(connection, run)
 
-    def dead_letter(self, number: int) -> DeadLetterRecord | None:
-        """See `Store.dead_letter`."""
+    def last_full_run(self, sync: str) -> RunRecord | None:
+        """See `Store.last_full_run`."""
         with self._read() as connection:
-            return dead_letters.one(connection, number)
+            return history.last_full_run(connection, sync)
 
-    def dead_letter_summary(
-        self, run: str | None = None, sync: str | None = None
-    ) -> list[ReasonCount]:
-        """(sync, destination, reason, letters) of one run or sync or of all, in this order."""
+    def syncs(self) -> Sequence[SyncState]:
+        """See `Store.syncs`."""
         with self._read() as connection:
-            return dead_letters.summary(connection, run=run, sync=sync)
+            now = self._time(connection)
+            return history.syncs(connection, holder=self._holder, now=now)
+
+    @patiently
+    def keep_report(self, run: str, report: Mapping[str, object]) -> None:
+        """See `Store.keep_report`."""
+        with self._write() as connection:
+            history.keep_report(connection, run, report)
+
+    @patiently
+    def prune(self, *, runs: float, dead_letters: float) -> Pruned:
+        """See `Store.prune`."""
+        with self._write() as connection:
+            now = self._time(connection)
+            return history.prune(
+                connection, runs_before=now - runs, letters_before=now - dead_letters
+            )
+
+    def export_state(self, *, history: bool = False) -> dict[str, object]:
+        """See `Store.export_state`."""
+        with self._read() as connection:
+            now = self._time(connection)
+            return transfer.export(connection, history=history, now=now)
+
+    def import_state(self, document: Mapping[str, object], *, force: bool = False) -> Imported:
+        """See `Store.import_state`."""
+        checked = transfer.parse(document)
+        with self._write() as connection:
+            now = self._time(connection)
+            return transfer.bring_in(connection, checked, holder=self._holder, now=now, force=force)
 
     def close(self) -> None:
         """See `Store.close`. Leases that are still held may be taken at once."""
         self._closed = True
         leases.unregister(self._holder)
-        self._database.engine.dispose()
+        self._database.close()
 
     # ---------------------------------------------------------------------- transactions
 
     @contextmanager
-    def _transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+    def _unless_closed(
+        self, transaction: Callable[[], AbstractContextManager[sa.Connection]]
+    ) -> Iterator[sa.Connection]:
         if self._closed:
             raise PipelineError("The state was closed already: this is our own fault.")
-        with self._database.errors(), engine.begin() as connection:
+        with transaction() as connection:
             yield connection
 
     def _read(self) -> AbstractContextManager[sa.Connection]:
-        return self._transaction(self._database.engine)
+        return self._unless_closed(self._database.read)
 
     def _write(self) -> AbstractContextManager[sa.Connection]:
-        return self._transaction(self._database.writer)
+        return self._unless_closed(self._database.write)
+
+    def _time(self, connection: sa.Connection) -> float:
+        return self._database.now(connection) if self._now is None else self._now()
 
     @contextmanager
     def _write_of(self, run: OpenRun) -> Iterator[tuple[sa.Connection, float]]:
         """A transaction that writes for `run`, under its lease, which is renewed."""
-        now = self._now()
         with self._write() as connection:
+            now = self._time(connection)
             leases.keep(
                 connection,
                 run.sync,

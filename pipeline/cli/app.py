@@ -31,8 +31,8 @@ VERBS = {
     "plan": ("plan", "Show what the next run would scan, cost, send and take."),
     "run": ("run", "Run syncs: query, encode, deliver."),
     "runs": ("history", "Show the history of runs, newest first."),
-    "dead-letters": ("history", "Show rows that could not be delivered, and why."),
-    "state": ("state", "Show or move the time from which a sync reads."),
+    "dead-letters": ("dead_letters", "Show rows that could not be delivered, and why."),
+    "state": ("state", "Show or move the time from which a sync reads; export and import it."),
     "local": ("local", "Run a BigQuery or a Customer.io on this machine, to develop and test."),
 }
 PANELS = {

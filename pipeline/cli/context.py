@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 
 import typer
 
+from pipeline.cli.output import plain
 from pipeline.config import Config, load_config
 
 TAG = "tag:"
@@ -27,6 +28,14 @@ def known_sync(config: Config, name: str) -> str:
     near = get_close_matches(name, config.syncs, n=1)
     hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(config.syncs)}."
     raise typer.BadParameter(f"there is no sync '{name}'. {hint}", param_hint="SYNC")
+
+
+def of_whom(config: Config, sync: str | None) -> str:
+    """What to add to «none of SYNC»: one that is unknown may be a slip, or gone by now."""
+    if sync is None or sync in config.syncs:
+        return ""
+    known = ", ".join(config.syncs)
+    return f"; there is no sync {plain(sync)} in the configuration (there are: {known})"
 
 
 def chosen_syncs(

@@ -1,62 +1,68 @@
-"""Verbs about what was: the history of runs, and the dead letters.
+"""Verbs about what was: the history of runs.
 
-A list of dead letters never shows row content; `dead-letters show` does, because it was asked to.
 Syncs that have left the configuration keep their history, so names are not checked here.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.highlighter import JSONHighlighter
 from rich.text import Text
+from typer.core import TyperGroup
 
-from pipeline.cli.context import configured
-from pipeline.cli.options import LimitOption, OutputOption
-from pipeline.cli.output import (
-    Output,
-    moment,
-    number,
-    plain,
-    print_json,
-    ready_json,
-    size,
-    stderr,
-    stdout,
-    table,
-)
+from pipeline.cli.context import configured, of_whom
+from pipeline.cli.options import JsonOption, LimitOption, OutputOption
+from pipeline.cli.output import Output, number, plain, print_json, size, stderr, stdout, table
+from pipeline.cli.run_view import detail_as_dict, print_detail, run_as_dict
 from pipeline.cli.state import store_of
 from pipeline.model import Counts
 
 if TYPE_CHECKING:
-    from pipeline.ports import DeadLetterRecord, RunRecord
+    from pipeline.ports import RunRecord
 
 app = typer.Typer()
-letters_app = typer.Typer(no_args_is_help=True)
-app.add_typer(letters_app, name="dead-letters", help="Rows that could not be delivered, and why.")
 
 SyncArgument = Annotated[
     str | None, typer.Argument(metavar="SYNC", help="Of this sync only.", show_default=False)
 ]
 
 
-@app.command()
-def runs(
+class _ListByDefault(TyperGroup):
+    """`retl runs users` is `retl runs list users`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the verb where none is named."""
+        first = args[0] if args else ""
+        if first not in self.commands and first not in ctx.help_option_names:
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+runs_app = typer.Typer(cls=_ListByDefault)
+_RUNS_HELP = (
+    "Show the history of runs, newest first.\n\n`retl runs [SYNC]` is `retl runs list [SYNC]`."
+)
+app.add_typer(runs_app, name="runs", help=_RUNS_HELP)
+
+
+@runs_app.command("list")
+def list_runs(
     ctx: typer.Context,
     sync: SyncArgument = None,
     *,
     limit: LimitOption = 20,
     output: OutputOption = Output.TABLE,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show the history of runs, newest first."""
+    """Show the runs of one sync or all, newest first."""
     with store_of(configured(ctx)) as store:
         records = store.runs(sync, limit)
-    if output is Output.JSON:
-        print_json([_run_as_dict(record) for record in records])
+    if as_json or output is Output.JSON:
+        print_json([run_as_dict(record) for record in records])
         return
     if not records:
-        stderr().print(f"No runs yet{_of_whom(ctx, sync)}.")
+        stderr().print(f"No runs yet{of_whom(configured(ctx), sync)}.")
         return
     # The id of a run holds its sync's name, so that a narrow terminal has room for the numbers.
     columns = {"run": "whole", "result": "whole"} | dict.fromkeys(
@@ -72,12 +78,25 @@ def runs(
             stderr().print(Text(f"{record.id}: {plain(record.error)}"))
 
 
-def _of_whom(ctx: typer.Context, sync: str | None) -> str:
-    """What to add to «none»: a sync that is unknown may be a slip."""
-    syncs = configured(ctx).syncs
-    if sync is None or sync in syncs:
-        return ""
-    return f"; there is no sync {plain(sync)} in the configuration (there are: {', '.join(syncs)})"
+@runs_app.command("show")
+def show_run(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="ID", help="As `retl runs` shows it.")],
+    *,
+    output: OutputOption = Output.TABLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show all that is kept of one run: window, attempts, reading, counts, errors, reports."""
+    with store_of(configured(ctx)) as store:
+        detail = store.run(run)
+    if detail is None:
+        raise typer.BadParameter(
+            f"there is no run '{plain(run)}'. `retl runs` shows them.", param_hint="ID"
+        )
+    if as_json or output is Output.JSON:
+        print_json(detail_as_dict(detail))
+    else:
+        print_detail(stdout(), detail)
 
 
 def _run_rows(record: RunRecord) -> list[list[str]]:
@@ -96,111 +115,3 @@ def _run_rows(record: RunRecord) -> list[list[str]]:
         ]
         for destination, counts in (record.counts or {"": Counts()}).items()
     ]
-
-
-def _run_as_dict(record: RunRecord) -> dict[str, object]:
-    return {
-        "run": record.id,
-        "sync": record.sync,
-        "result": record.result,
-        "started": record.started,
-        "finished": record.finished,
-        "window_start": record.window.start,
-        "query_started": record.query_started,
-        "rows": record.rows,
-        "bytes_billed": record.bytes_billed,
-        "destinations": {name: _counts(counts) for name, counts in record.counts.items()},
-        "error": record.error or None,
-    }
-
-
-def _counts(counts: Counts) -> dict[str, int]:
-    names = ("read", "delivered", "dead_lettered", "requests", "retries", "bytes_sent")
-    return {name: getattr(counts, name) for name in names}
-
-
-@letters_app.command("list")
-def list_letters(
-    ctx: typer.Context,
-    sync: SyncArgument = None,
-    *,
-    run: Annotated[
-        str | None, typer.Option("--run", help="Of this run only.", show_default=False)
-    ] = None,
-    limit: LimitOption = 50,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Show dead letters and their reasons, newest first; never their content."""
-    with store_of(configured(ctx)) as store:
-        records = store.dead_letters(sync, run, limit)
-    if output is Output.JSON:
-        print_json([_letter_as_dict(record) for record in records])
-        return
-    if not records:
-        stderr().print(f"No dead letters{_of_whom(ctx, sync)}.")
-        return
-    columns = {
-        "id": "right",
-        "at": "whole",
-        "sync": "left",
-        "destination": "left",
-        "reason": "whole",
-        "message": "left",
-    }
-    stdout().print(table(columns, map(_letter_row, records)))
-    if len(records) == limit:
-        stderr().print(f"The newest {limit}; --limit shows more.")
-
-
-def _letter_row(record: DeadLetterRecord) -> list[str]:
-    letter = record.letter
-    return [
-        str(record.id),
-        moment(record.at),
-        record.sync,
-        record.destination,
-        letter.reason,
-        letter.message,
-    ]
-
-
-def _letter_as_dict(record: DeadLetterRecord) -> dict[str, object]:
-    letter = record.letter
-    return {
-        "id": record.id,
-        "at": record.at,
-        "sync": record.sync,
-        "run": record.run,
-        "destination": record.destination,
-        "stream": letter.stream,
-        "row": letter.row,
-        "reason": letter.reason,
-        "message": letter.message,
-        "bytes": len(letter.payload),
-    }
-
-
-@letters_app.command()
-def show(
-    ctx: typer.Context,
-    number_: Annotated[int, typer.Argument(metavar="ID", help="As `list` shows it.")],
-    *,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Show one dead letter with its payload, which is row content."""
-    with store_of(configured(ctx)) as store:
-        record = store.dead_letter(number_)
-    if record is None:
-        raise typer.BadParameter(
-            f"there is no dead letter {number_}. `retl dead-letters list` shows them.",
-            param_hint="ID",
-        )
-    if output is Output.JSON:
-        print_json(_letter_as_dict(record) | {"payload": ready_json(record.letter.payload)})
-        return
-    console = stdout()
-    for name, value in _letter_as_dict(record).items():
-        told = moment(record.at) if name == "at" else str(value)
-        console.print(Text.assemble((f"{name:<12}", "bold"), plain(told)))
-    payload = plain(record.letter.payload.decode(errors="replace"))
-    console.print(JSONHighlighter()(payload), soft_wrap=True)

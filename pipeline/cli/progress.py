@@ -27,6 +27,7 @@ from pipeline.events import (
     Encoded,
     Event,
     Finished,
+    HistoryPruned,
     Retried,
     Settled,
     Started,
@@ -150,6 +151,9 @@ class Bars:
         self._board(event)
         if isinstance(event, Warned):
             self._console.print(Text(f"{event.sync}: {event.text}", style="yellow"))
+        elif isinstance(event, HistoryPruned):
+            what = f"{event.runs:,} runs and {event.dead_letters:,} dead letters"
+            self._console.print(Text(f"Deleted from the history by age: {what}.", style="dim"))
 
     @asynccontextmanager
     async def showing(self) -> AsyncIterator[None]:
@@ -255,6 +259,10 @@ class Lines:
                 self._tell("run finished", tally, result=str(event.result))
         elif isinstance(event, Warned):
             self._log.warning(event.text, sync=event.sync)
+        elif isinstance(event, HistoryPruned):
+            self._log.info(
+                "history pruned", sync=event.sync, runs=event.runs, dead_letters=event.dead_letters
+            )
 
     @asynccontextmanager
     async def showing(self) -> AsyncIterator[None]:

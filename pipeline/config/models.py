@@ -28,6 +28,7 @@ from pipeline.config import checks, values
 from pipeline.config.base import HttpEndpoint, Model, Text
 from pipeline.config.destinations import AnyDestination
 from pipeline.config.faults import wrong
+from pipeline.config.letters import DeadLettersConfig
 from pipeline.config.units import NO_BOOL, Duration, Size, Whole
 from pipeline.model import Call
 from pipeline.source import parameters
@@ -305,11 +306,22 @@ class SyncConfig(Model):
         description="How much further back than the last run the query looks, for rows that "
         "arrive late. Rows within it are sent again.",
     )
+    ordering: Literal["none", "per_user"] = Field(
+        default="none",
+        description="`per_user`: rows about one user arrive in the order of the query's result, "
+        "never two requests with them at a time. Give the query an ORDER BY; it is read through "
+        "one stream. `none` is faster, and right where each user has one row.",
+    )
     max_rejected: MaxRejected = Field(
         default=None,
         description="How many rows of a run may be invalid or rejected before it stops with exit "
         'code 65: rows (`100`) or a share of the rows read ("0.5%"). Left out: any number.',
     )
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether rows about one user have to stay in order."""
+        return self.ordering == "per_user"
 
     def tolerates(self, rejected: int, read: int) -> bool:
         """Whether `rejected` of `read` rows are no more than `max_rejected`."""
@@ -471,6 +483,20 @@ class MetricsConfig(Model):
     )
 
 
+class RetentionConfig(Model):
+    """How long the history is kept. Deleted, a little at a time, at the end of each run."""
+
+    runs: Duration = Field(
+        default=90 * 86_400.0,
+        description="How long ended runs are kept, with their reports. The last 100 of each sync, "
+        "its last complete one, and any with dead letters are kept in any case.",
+    )
+    dead_letters: Duration = Field(
+        default=90 * 86_400.0,
+        description="How long dead letters are kept, from the moment they became one.",
+    )
+
+
 class LogConfig(Model):
     """Logging, to standard error."""
 
@@ -513,8 +539,16 @@ class Config(Model):
     )
     state: Annotated[str, AfterValidator(values.state)] = Field(
         default="sqlite:///.retl/state.db",
-        description="Where windows, runs, Checkpoints and dead letters are kept: "
-        "`sqlite:///PATH` in this version.",
+        repr=False,  # it may hold a password
+        description="Where windows, runs, Checkpoints and dead letters are kept: `sqlite:///PATH`, "
+        "or `postgresql://USER:PASSWORD@HOST/DATABASE` with any options of libpq, normally "
+        "`${file:PATH}`, which needs the extra `[postgres]`.",
+    )
+    retention: RetentionConfig = Field(
+        default_factory=RetentionConfig, description=str(RetentionConfig.__doc__)
+    )
+    dead_letters: DeadLettersConfig = Field(
+        default_factory=DeadLettersConfig, description=str(DeadLettersConfig.__doc__)
     )
     _directory: Path = PrivateAttr(default_factory=Path.cwd)
 
@@ -542,11 +576,22 @@ class Config(Model):
         return path if "://" in path else str(self.directory / path)
 
     @property
-    def state_path(self) -> Path:
-        """The file of `state`, absolute."""
+    def state_path(self) -> Path | None:
+        """The file of `state`, absolute; None when it is no file."""
+        if not self.state.startswith("sqlite:"):
+            return None
         return Path(self.resolve(self.state.removeprefix("sqlite:///")))
 
     @property
     def state_url(self) -> str:
-        """`state` with an absolute path."""
-        return f"sqlite:///{self.state_path}"
+        """`state` with an absolute path. May hold a password."""
+        path = self.state_path
+        return self.state if path is None else f"sqlite:///{path}"
+
+    @property
+    def state_place(self) -> str:
+        """`state_url` without user, password and options, which may change without it moving."""
+        if self.state_path is not None:
+            return self.state_url
+        scheme, _, rest = self.state.partition("?")[0].partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}"

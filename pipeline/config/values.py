@@ -24,6 +24,7 @@ _URL_FORM = "Write `https://host`, or `http://127.0.0.1:PORT` for a local server
 _COLUMN_FORMS = "Write a place (`context.ip`), `{to: PLACE, as: FORMAT}`, or null to drop it."
 MOST_IN_FLIGHT = 256
 """Requests in flight; more connections than that no destination welcomes."""
+_POSTGRES = re.compile(r"postgres(ql)?://", re.ASCII)
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%", re.ASCII)
 
 
@@ -161,13 +162,30 @@ def _label(text: str) -> bool:
 
 
 def state(value: str) -> str:
-    """A SQLite URL with a file in it."""
-    form = "Write `sqlite:///PATH`, such as `sqlite:///.retl/state.db`."
+    """A SQLite URL with a file in it, or a Postgres URL with a database in it."""
+    form = "Write `sqlite:///PATH`, such as `sqlite:///.retl/state.db`, or `postgresql://...`."
+    if _POSTGRES.match(value):
+        return _postgres(value)
     if not value.startswith("sqlite:"):
-        raise wrong("Only SQLite can keep the state in this version.", form)
+        raise wrong("Only SQLite and Postgres can keep the state.", form)
     path = value.removeprefix("sqlite:///")
     if path == value or not path.strip("/") or path == ":memory:" or "?" in path:
         raise wrong("This names no SQLite file.", form)
+    return value
+
+
+def _postgres(value: str) -> str:
+    """As libpq takes it. A mistyped password would end up in the host's or database's name."""
+    form = (
+        "Write `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`, with %XX for special characters "
+        "in the password (%40 for @, %2F for /)."
+    )
+    rest = value.partition("//")[2]
+    place, _, path = rest.partition("?")[0].partition("/")
+    if not path.strip("/") or "/" in path:
+        raise wrong("This names no database of a Postgres server.", form)
+    if "@" in path or rest.count("@") > 1 or (rest.count("@") == 1 and "@" not in place):
+        raise wrong("There is an @ in it where none can be.", form)
     return value
 
 

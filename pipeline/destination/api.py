@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import orjson
 
 from pipeline.destination.verdicts import judge
-from pipeline.model import Answer, Envelope, Limits, Request, Verdict
+from pipeline.model import Answer, Body, Envelope, Limits, Request, Verdict
 
 BATCH = Envelope(prefix=b'{"batch":[', separator=b",", suffix=b"]}")
 """`{"batch":[...]}`: what Customer.io, Segment and RudderStack take."""
@@ -56,7 +56,7 @@ class BatchApi:
         """What stands around and between the payloads."""
         return self._envelope
 
-    def request(self, body: bytes) -> Request:
+    def request(self, body: Body) -> Request:
         """A POST of the body."""
         return Request(url=self._url, headers=self._headers, body=body, encoding=self._encoding)
 

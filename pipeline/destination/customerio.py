@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from pipeline.destination.api import BATCH, BatchApi, basic
 from pipeline.destination.workspace import workspace_warnings
-from pipeline.model import Call, Envelope, Limits, Request
+from pipeline.model import Body, Call, Envelope, Limits, Request
 
 HOSTS = {"us": "https://cdp.customer.io/v1", "eu": "https://cdp-eu.customer.io/v1"}
 # Over 32 KB a call or 500 KB a batch the API answers 200 and drops: stay under, with room for
@@ -79,10 +79,10 @@ class Customerio(BatchApi):
             encoding=encoding,
         )
 
-    def request(self, body: bytes) -> Request:
+    def request(self, body: Body) -> Request:
         """A POST to /batch, or to the path of the payload's call."""
         request = super().request(body)
-        call = _CALL.match(body) if self._single else None
+        call = _CALL.match(bytes(body)) if self._single else None
         if call is None or call[1] not in _CALLS:
             return request
         return replace(request, url=f"{self._base}/{call[1].decode()}")

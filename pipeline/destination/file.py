@@ -6,7 +6,7 @@ A file of lines that grows (send/file_transport.py), or a folder of whole files,
 
 from __future__ import annotations
 
-from pipeline.model import Action, Answer, Envelope, Limits, Request, Verdict
+from pipeline.model import Action, Answer, Body, Envelope, Limits, Request, Verdict
 
 # Large enough for any row worth a line, small enough for a few of them in memory.
 LIMITS = Limits(payload_bytes=4_000_000, batch_bytes=4_100_000, batch_rows=10_000)
@@ -47,7 +47,7 @@ class File:
         """Lines."""
         return Envelope(prefix=b"", separator=b"\n", suffix=b"\n")
 
-    def request(self, body: bytes) -> Request:
+    def request(self, body: Body) -> Request:
         """Lines to append."""
         return Request(url="", headers={}, body=body)
 

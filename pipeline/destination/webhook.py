@@ -14,7 +14,7 @@ from hashlib import sha256
 
 from pipeline.destination.api import BatchApi, words
 from pipeline.destination.verdicts import judge
-from pipeline.model import Action, Answer, Envelope, Limits, Request, Verdict
+from pipeline.model import Action, Answer, Body, Envelope, Limits, Request, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +69,9 @@ class Webhook(BatchApi):
         )
         self._method, self._signature, self._verdicts = method, signature, verdicts
 
-    def request(self, body: bytes) -> Request:
+    def request(self, body: Body) -> Request:
         """The body, with its signature."""
-        signed = self._signature.headers(body) if self._signature else {}
+        signed = self._signature.headers(bytes(body)) if self._signature else {}
         return Request(
             url=self._url,
             headers={**self._headers, **signed},

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -31,6 +32,7 @@ from pipeline.encode.message_id import DIGITS, PLACEHOLDER, event_seed, message_
 from pipeline.encode.nonfinite import count_nonfinite
 from pipeline.encode.objects import ObjectWriter
 from pipeline.encode.pieces import Pieces
+from pipeline.encode.users import user_hashes
 from pipeline.encode.validity import Validity
 from pipeline.model import Call, DeadLetter, Payloads, Reason, Span, Window
 
@@ -42,7 +44,7 @@ class CallEncoder:
     """An `Encoder` of one sync's rows for one destination.
 
     separator: the one byte after every payload. payload_bytes, id_bytes: what the destination
-    accepts.
+    accepts. users: whether the payloads say whom each is about, for an order by user.
     Raises ConfigError when the schema can't become the call.
     """
 
@@ -57,12 +59,13 @@ class CallEncoder:
         separator: bytes,
         payload_bytes: int,
         id_bytes: int | None = None,
+        users: bool = False,
     ) -> None:
         self._layout: Layout = compile_layout(sync, call, schema, rules, id_bytes=id_bytes)
         self._shape = CALLS[call]
         self._objects = ObjectWriter(self._layout.objects, schema, omit_nulls=rules.omit_nulls)
         self._end = "}" + separator.decode("ascii")
-        self._payload_bytes, self._id_bytes = payload_bytes, id_bytes
+        self._payload_bytes, self._id_bytes, self._users = payload_bytes, id_bytes, users
         self._window_seed, self._event_seed = window_seed(sync, window), event_seed(sync)
 
     def encode(self, batch: pa.RecordBatch, span: Span) -> Payloads:
@@ -82,7 +85,8 @@ class CallEncoder:
         text = self._stamped(pieces, fields, batch.num_rows)
         validity.check_sizes(text, self._payload_bytes + 1)
         nonfinite = sum(count_nonfinite(batch.column(index)) for index in self._layout.floats)
-        return _payloads(text, span, validity, nonfinite)
+        users = user_hashes(self._layout, batch, fields) if self._users else None
+        return _payloads(text, span, validity, nonfinite, users)
 
     def _field_texts(self, batch: pa.RecordBatch, validity: Validity) -> dict[str, pa.StringArray]:
         """The unquoted text of every top-level string field; an empty one is null."""
@@ -216,11 +220,19 @@ def _stamp(text: pa.StringArray, tail: int, seeds: int | Sequence[int]) -> pa.St
     return text
 
 
-def _payloads(text: pa.StringArray, span: Span, validity: Validity, nonfinite: int) -> Payloads:
+def _payloads(
+    text: pa.StringArray,
+    span: Span,
+    validity: Validity,
+    nonfinite: int,
+    users: npt.NDArray[np.uint64] | None,
+) -> Payloads:
     reasons = validity.reasons
     if reasons is None:
         offsets = text_offsets(text).astype(np.int64)
-        return Payloads(data=_data(text), offsets=offsets, span=span, nonfinite=nonfinite)
+        return Payloads(
+            data=_data(text), offsets=offsets, span=span, nonfinite=nonfinite, users=users
+        )
     bad = np.flatnonzero(reasons)
     letters = tuple(
         DeadLetter(
@@ -241,6 +253,7 @@ def _payloads(text: pa.StringArray, span: Span, validity: Validity, nonfinite: i
         rows=rows,
         invalid=letters,
         nonfinite=nonfinite,
+        users=None if users is None else users[reasons == 0],
     )
 
 

@@ -86,5 +86,6 @@ def _detached(piece: Slice) -> Slice:
         offsets=offsets - offsets[0],
         span=whole.span,
         rows=rows.copy(),
+        users=None if whole.users is None else whole.users[start:stop].copy(),
     )
     return Slice(own, 0, stop - start)

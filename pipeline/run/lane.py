@@ -117,6 +117,7 @@ class Lane:
         Raises what ends a run; what was settled until then stays settled.
         """
         self._tell(Started, rows=self._reading.rows, skipped=self._settled)
+        self._check_tolerance()  # gone on with, it may be over the limit before it sends anything
         async with asyncio.TaskGroup() as group:
             finished = await until(stop, self._work(group))
             if not finished:

@@ -19,6 +19,9 @@ _WEIGHT, _DEVIATIONS, _DECREASE = 0.4, 2.5, 0.9
 # Latencies within a thousandth are the same; ten per cent later than ever is not late yet, or a
 # link without any jitter would be slowed down by a rounding error.
 _SAME, _LATE = 1.001, 1.1
+# Seconds later that may be our own doing: an answer waits while this process encodes, for a few
+# turns of its threads (5 ms each) and of the event loop. No destination is known by so little.
+_OURS = 0.05
 # A destination fails for other reasons than load too: one answer may, and a tenth of many.
 _FAULTS = 0.1
 # Mean latencies to stay below a limit that was too much: at first, and after many failed tries.
@@ -51,6 +54,11 @@ class Fixed:
     def full(self) -> bool:
         """Whether the next request has to wait for the end of another."""
         return self.flying >= self.limit
+
+    @property
+    def room(self) -> int:
+        """How many more may leave; less than 0 after the limit fell."""
+        return self.limit - self.flying
 
     @property
     def holds_back(self) -> bool:
@@ -178,7 +186,7 @@ class Adaptive(Fixed):
         if latency is None or self._mean is None:
             return False
         usual = self._mean + _DEVIATIONS * math.sqrt(self._variance)
-        return latency > max(usual, self._mean * _LATE)
+        return latency > max(usual, self._mean * _LATE, self._mean + _OURS)
 
     def _rest(self, now: float) -> None:
         """As long as every slot is busy with a request, divided by the slots."""

@@ -56,7 +56,7 @@ class FileTransport:
 
         Raises DestinationError: a full disk is not for retrying.
         """
-        await self._in_turn(self._write, request.body)
+        await self._in_turn(self._write, bytes(request.body))
         return Answer(status=200)
 
     async def close(self) -> None:

@@ -33,7 +33,7 @@ _FAILED = Verdict(action=Action.RETRY)
 class PartFiles:
     """A `Deliverer`. write: the content of a file. suffix: of its name, with the dot.
 
-    shown: the folder in messages, without secrets.
+    shown: the folder in messages, without secrets. in_order: one file after another.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class PartFiles:
         suffix: str,
         retry: RetryPolicy,
         observer: Observer,
+        in_order: bool = False,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: Callable[[float, float], float] = random.uniform,
@@ -55,7 +56,7 @@ class PartFiles:
         self._sync, self._destination, self._shown = sync, destination, shown
         self._retry, self._observer = retry, observer
         self._clock, self._sleep, self._uniform = clock, sleep, uniform
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._room = asyncio.Semaphore(1 if in_order else _AT_ONCE)
         self._sent = Counts()
         self._run = ""
 

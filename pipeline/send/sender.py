@@ -9,11 +9,11 @@ A row ends delivered or rejected, or the run ends; nothing is given up in silenc
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 
 from pipeline.events import Attempted, Event, Limited, Retried, Throttled
 from pipeline.model import Action, Answer, Batch, Counts, DeadLetter, Delivery, Verdict
@@ -24,12 +24,13 @@ from pipeline.send.concurrency import Fixed, Outcome
 from pipeline.send.cut import Part, halves, halves_by_bytes, probes, refuse, rows, stretches
 from pipeline.send.endings import Endings
 from pipeline.send.limiter import Limiter
+from pipeline.send.line import Line, Place
 from pipeline.send.retry import RetryPolicy
 from pipeline.send.trouble import Tally, Trouble
 
 # How many single rows must all be refused before a fault counts as systemic. With half of a
 # batch's rows bad, five probes are all bad once in 32 times; a halt loses nothing.
-_PROBES = 5
+PROBES = 5
 _ANSWERS = frozenset({Action.DELIVERED, Action.SPLIT, Action.REJECT})
 # What an overloaded destination answers; a 500 is more likely a fault of its own.
 _OVERLOADED = frozenset({0, 408, 502, 503, 504})
@@ -62,9 +63,9 @@ class Sender:
         self._limiter, self._retry, self._concurrency = limiter, retry, concurrency
         self._circuit = Circuit(retry, uniform=uniform)
         self._allowance, self._tally = RetryAllowance(), Tally()
-        self._endings = Endings(sync, destination.name, retry.deadline)
-        self._turn, self._retry_turn = asyncio.Lock(), asyncio.Lock()
-        self._landed = asyncio.Event()  # only who has the turn waits for it
+        self.endings = Endings(sync, destination.name, retry.deadline)
+        self._line, self._retry_turn = Line(), asyncio.Lock()
+        self._full_since = math.inf  # since when the first in line waits for a permit
         self._sent = Counts()
         self._limit = 0  # as last reported
         self._observer = observer
@@ -76,20 +77,36 @@ class Sender:
         """See `pipeline.ports.Deliverer`."""
         return self._sent
 
+    async def ready(self) -> None:
+        """Until a request could leave at once, whatever is in it."""
+        place = self._line.join()
+        try:
+            await self._clear(place, 1)
+        finally:
+            self._leave(place)
+
+    def trouble(self, *, alone: bool = False) -> Trouble:
+        """Of a part that is about to be sent."""
+        return Trouble(self._tally, alone=alone)
+
+    def stretches(self, part: Part) -> tuple[Part, ...]:
+        """The part, in requests that are small enough for the rate limit."""
+        return stretches(part, self._limiter.most_rows)
+
     async def deliver(self, batch: Batch) -> Delivery:
         """See `pipeline.ports.Deliverer`."""
         rejections: list[DeadLetter] = []
-        for part in stretches(batch.slices, self._limiter.most_rows):
+        for part in self.stretches(batch.slices):
             await self._settle(part, rejections)
         return Delivery(batch=batch, rejections=tuple(rejections))
 
     async def _settle(self, whole: Part, rejections: list[DeadLetter]) -> None:
         """Deliver or reject every row of it, part by part where it can't be done at once."""
-        trouble, probed = Trouble(self._tally), False
+        trouble, probed = self.trouble(), False
         todo, last = deque([whole]), deque[Part]()
         while todo or last:
             part, may_leave = (todo.popleft(), True) if todo else (last.popleft(), False)
-            verdict = await self._decide(part, trouble, may_leave=may_leave)
+            verdict = await self.decide(part, trouble, may_leave=may_leave)
             if verdict is None:  # 1. It fails where others get through.
                 if rows(part) == 1:
                     last.append(part)
@@ -101,7 +118,7 @@ class Sender:
                 rejections += refuse(part, verdict.reason, verdict.message)
             elif verdict.by_size:  # 4.
                 todo += halves_by_bytes(part)
-            elif probed or rows(part) <= _PROBES:  # 5. Some of its rows are at fault.
+            elif probed or rows(part) <= PROBES:  # 5. Some of its rows are at fault.
                 todo += halves(part)
             else:  # 6. All of them may be.
                 todo += await self._probe(part, rejections, trouble)
@@ -111,18 +128,18 @@ class Sender:
         self, part: Part, rejections: list[DeadLetter], trouble: Trouble
     ) -> tuple[Part, ...]:
         """Send a few rows alone; what is left to do. Raises when all of them are refused."""
-        singles, between = probes(part, _PROBES)
+        singles, between = probes(part, PROBES)
         refused = []
         for single in singles:
-            verdict = await self._decide(single, trouble, may_leave=False)
+            verdict = await self.decide(single, trouble, may_leave=False)
             if verdict is not None and verdict.action is not Action.DELIVERED:
                 refused += refuse(single, verdict.reason, verdict.message)
         if len(refused) == len(singles):
-            raise self._endings.refused_all(refused[0].reason)
+            raise self.endings.refused_all(refused[0].reason)
         rejections += refused
         return between
 
-    async def _decide(self, part: Part, trouble: Trouble, *, may_leave: bool) -> Verdict | None:
+    async def decide(self, part: Part, trouble: Trouble, *, may_leave: bool) -> Verdict | None:
         """Post until the verdict is final: delivered, reject or split.
 
         None, if it may leave it at that: it fails where others get through.
@@ -132,7 +149,7 @@ class Sender:
         while True:
             verdict = await self._attempt(part, trouble)
             if verdict.action is Action.HALT:
-                raise self._endings.refused(verdict)
+                raise self.endings.refused(verdict)
             if verdict.action is not Action.RETRY:
                 return verdict
             now = self._clock()
@@ -154,9 +171,9 @@ class Sender:
         """End the run when an outage, or the failing of this part alone, has lasted too long."""
         deadline = self._circuit.deadline
         if now >= deadline or (verdict.after is not None and now + verdict.after > deadline):
-            raise self._endings.outage(verdict)
+            raise self.endings.outage(verdict)
         if trouble.is_over(now, self._retry.deadline):
-            raise self._endings.stuck(part, verdict)
+            raise self.endings.stuck(part, verdict)
 
     async def _allow_retry(self) -> None:
         """Wait until retries are a small enough share of what is sent."""
@@ -167,38 +184,54 @@ class Sender:
             self._allowance.retried(self._clock())
 
     async def _attempt(self, part: Part, trouble: Trouble) -> Verdict:
-        count = rows(part)
-        async with AsyncExitStack() as turn:
-            await turn.enter_async_context(self._turn)
-            await self._clear(count)
+        count, flight = rows(part), self._concurrency
+        place, in_line = self._line.join(), True
+        try:
+            await self._clear(place, count)
             # From here to the post nothing waits, so nothing can have changed.
-            probing = self._circuit.is_open
-            self._limiter.take(self._clock(), count)
-            self._allowance.requested(self._clock())
-            number = self._concurrency.start(self._clock())
+            probing, now = self._circuit.is_open, self._clock()
+            self._limiter.take(now, count)
+            self._allowance.requested(now)
+            number = flight.start(now)
             try:
                 if not probing:  # else nobody leaves before its answer is there
-                    await turn.aclose()
+                    self._leave(place)
+                    in_line = False
                 return await self._post(part, trouble, number, probing=probing)
             finally:
-                self._concurrency.end()
-                self._landed.set()
+                flight.end()
+                self._line.call(flight.room)
+        finally:
+            if in_line:
+                self._leave(place)
 
-    async def _clear(self, count: int) -> None:
-        """Wait for a permit, the limiter, the end of a pause, and the circuit's next probe."""
+    async def _clear(self, place: Place, count: int) -> None:
+        """Wait for the turn, a permit, the limiter, the end of a pause, and the next probe."""
         while True:
-            started = self._clock()
-            if self._concurrency.full:
-                self._landed.clear()
-                await self._landed.wait()
-                if self._concurrency.holds_back:
-                    self._throttled("adaptive", self._clock() - started)
+            if not self._line.is_first(place):
+                await self._line.wait(place)
                 continue
-            wait, cause = self._hold_up(started, count)
+            now = self._clock()
+            if self._concurrency.full:
+                self._full_since = min(self._full_since, now)
+                await self._line.wait(place)
+                continue
+            if self._concurrency.holds_back:
+                self._throttled("adaptive", now - self._full_since)
+            self._full_since = math.inf
+            wait, cause = self._hold_up(now, count)
             if wait <= _INSTANT:
                 return
             await self._sleep(wait)
             self._throttled(cause, wait)
+
+    def _leave(self, place: Place) -> None:
+        """Make room for the next in line; if it has to wait for a permit, it does so from now."""
+        self._line.leave(place, self._concurrency.room)
+        if not self._line:
+            self._full_since = math.inf
+        elif self._concurrency.full:
+            self._full_since = min(self._full_since, self._clock())
 
     def _hold_up(self, now: float, count: int) -> tuple[float, str]:
         """Seconds to wait, and for what."""
@@ -212,7 +245,7 @@ class Sender:
         )
 
     async def _post(self, part: Part, trouble: Trouble, number: int, *, probing: bool) -> Verdict:
-        body = self._destination.envelope.wrap([piece.view for piece in part])
+        body = self._destination.envelope.pieces([piece.view for piece in part])
         request = self._destination.request(body)
         started = self._clock()
         answer = await self._transport.post(request)

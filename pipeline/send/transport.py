@@ -13,22 +13,21 @@ import base64
 import socket
 import ssl
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aiohttp
-from aiohttp.abc import ResolveResult
+from aiohttp.abc import AbstractStreamWriter, ResolveResult
 from aiohttp.connector import Connection
 from isal import isal_zlib
 
 from pipeline.errors import DestinationRefused
-from pipeline.model import Answer, Request
+from pipeline.model import Answer, Body, Pieces, Request
 from pipeline.send import hosts, tls
 
 # What is kept of an answer: enough for its message. A longer one costs its connection.
 _ANSWER_BYTES = 64 * 1024
-# Longer bodies leave in pieces, so that others have their turn in between; aiohttp wants it so.
+# Of a body as much is written at once, so that others have their turn in between.
 _AT_ONCE = 2**20
 # One line of an answer's head, one field, and fields: as much as the usual servers take of ours.
 _LINE_BYTES, _FIELD_BYTES, _FIELDS = 8190, 8190, 128
@@ -92,16 +91,16 @@ class HttpTransport:
     async def post(self, request: Request) -> Answer:
         """See `pipeline.ports.Transport`. Raises DestinationRefused where nothing may be sent."""
         self._hosts.check(request.url)
-        headers, body = dict(request.headers), request.body
+        headers, body = dict(request.headers), _pieces(request.body)
         if request.encoding == "gzip":
             headers["Content-Encoding"] = "gzip"
-            body = await asyncio.to_thread(_gzip, body)
+            body = Pieces((await asyncio.to_thread(_gzip, body),))
         proxy = self._proxy if request.url.startswith("https:") else None
         try:
             async with self._opened().request(
                 request.method,
                 request.url,
-                data=body if len(body) <= _AT_ONCE else BytesIO(body),
+                data=_Body(body),
                 headers=headers,
                 allow_redirects=False,
                 proxy=proxy.url if proxy else None,
@@ -151,6 +150,27 @@ class HttpTransport:
                 },
             )
         return self._session
+
+
+class _Body(aiohttp.Payload):
+    """A body that is sent from where it lies: aiohttp would copy it behind the head."""
+
+    _value: Pieces
+    _autoclose = True
+
+    def __init__(self, body: Pieces) -> None:
+        super().__init__(body, content_type="application/json")
+        self._size = len(body)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """See aiohttp."""
+        return bytes(self._value).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """See aiohttp. The head leaves with the first of it."""
+        for part in self._value.parts:
+            for start in range(0, len(part), _AT_ONCE):
+                await writer.write(part[start : start + _AT_ONCE])
 
 
 class _Request(aiohttp.ClientRequest):
@@ -214,9 +234,13 @@ async def _beginning(content: aiohttp.StreamReader) -> bytes:
     return kept
 
 
-def _gzip(body: bytes) -> bytes:
+def _pieces(body: Body) -> Pieces:
+    return Pieces((body,)) if isinstance(body, bytes) else body
+
+
+def _gzip(body: Pieces) -> bytes:
     compressor = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW)
-    return bytes(compressor.compress(body) + compressor.flush())
+    return b"".join([*map(compressor.compress, body.parts), compressor.flush()])
 
 
 def _word(error: Exception) -> str:

@@ -9,6 +9,7 @@ for last, and if it fails on until the deadline, it ends the run.
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
 
 # Failures in a row before a Batch is under suspicion, and of its parts after that.
@@ -29,15 +30,23 @@ class Tally:
 
 
 class Trouble:
-    """The failures of one Batch, part by part, beside those of the others."""
+    """The failures of one Batch, part by part, beside those of the others.
 
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
+    alone: it may be that nothing else can be sent before it. Then that nobody else gets through
+    says nothing, and it is cut all the same.
+    """
+
+    def __init__(self, tally: Tally, *, alone: bool = False) -> None:
+        self._tally, self._alone = tally, alone
         self._answered, self._failed = tally.answered, tally.failed
         self._own = 0
         self._suspected = False
         self._since = math.inf
         self.begin()
+
+    def apart(self) -> Trouble:
+        """Of a part that goes its own way from here on."""
+        return copy(self)
 
     def begin(self) -> None:
         """The next part of it is tried."""
@@ -56,7 +65,8 @@ class Trouble:
         answered = self._tally.answered - self._answered
         failed = self._tally.failed - self._failed - self._own
         patience = _UNDER_SUSPICION if self._suspected else _PATIENCE
-        if self._failures < patience or answered < max(1, _OTHERS * failed):
+        least = 0 if self._alone else 1
+        if self._failures < patience or answered < max(least, _OTHERS * failed):
             return False
         self._suspected = True
         return True

@@ -15,16 +15,17 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from pipeline.checkpoint.volume import ephemeral, file_system, in_container
+from pipeline.checkpoint.places import is_made
+from pipeline.checkpoint.volume import ephemeral, in_container
 from pipeline.config import BigQuerySource, Config, SyncConfig
-from pipeline.errors import ConfigError, PipelineError, StateError, UnusableState
+from pipeline.errors import ConfigError, PipelineError, UnusableState
 from pipeline.findings import Finding, Outcome, failed, skipped
 from pipeline.model import Window
 from pipeline.source.preflight import JOBS_CREATE, SESSIONS_CREATE, TABLES_GET_DATA, Preflight
 from pipeline.source.threads import in_daemon
 from pipeline.wiring.probe import probe
 from pipeline.wiring.sources import make_connection, open_source
-from pipeline.wiring.state import existing, next_window, open_store
+from pipeline.wiring.state import existing, file_system_below, next_window, open_store
 
 _FIRST = Window(start=0, sequence=1)
 # Bytes; with less, a run of many dead letters may fill the disk.
@@ -67,8 +68,9 @@ def state_findings(
         found = [_openable(config, path)]
     except PipelineError as error:
         return [failed(_STATE, "open", error)]
-    there = existing(path)
-    room = free(there)
+    if path is None:  # a server's disks are not ours to look at
+        return found
+    room = free(existing(path))
     low = room < _ROOM
     found.append(
         Finding(
@@ -79,11 +81,8 @@ def state_findings(
             remedy="Dead letters need room: free some, or move `state`." if low else "",
         )
     )
-    if contained(env):
-        try:
-            kind = file_system(there.resolve(), mounts())
-        except OSError:
-            kind = ""
+    kind = file_system_below(path, env, mounts=mounts, contained=contained)
+    if kind is not None:
         place = ephemeral(kind)
         found.append(
             Finding(
@@ -101,19 +100,25 @@ def state_findings(
     return found
 
 
-def _openable(config: Config, path: Path) -> Finding:
-    if path.exists():
+def _openable(config: Config, path: Path | None) -> Finding:
+    name = path or config.state_place
+    if is_made(config.state_url):
         with closing(open_store(config)):
-            what = f"{path} can be read and written"
+            what = f"{name} can be read and written"
     else:
-        folder = existing(path)
-        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-            raise UnusableState(
-                f"State {path} can't be made: this user may not write {folder}. Give `state` a "
-                "path in a folder that this user may write."
-            )
-        what = f"{path} is not there yet; the first run makes it"
+        if path is not None:
+            _refuse_if_unmakeable(path)
+        what = f"{name} is not there yet; the first run makes it"
     return Finding(about=_STATE, check="open", outcome=Outcome.OK, what=what)
+
+
+def _refuse_if_unmakeable(path: Path) -> None:
+    folder = existing(path)
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise UnusableState(
+            f"State {path} can't be made: this user may not write {folder}. Give `state` a "
+            "path in a folder that this user may write."
+        )
 
 
 def spool_findings(config: Config) -> list[Finding]:
@@ -210,7 +215,7 @@ async def _window(config: Config, name: str) -> Window:
     """The next run's; the first one's when there is no state to look at."""
     try:
         return await asyncio.to_thread(next_window, config, name)
-    except StateError:  # which has a finding of its own
+    except PipelineError:  # which has a finding of its own
         return _FIRST
 
 

@@ -35,4 +35,5 @@ def make_encoder(
         separator=destination.envelope.separator,
         payload_bytes=destination.limits.payload_bytes,
         id_bytes=destination.limits.id_bytes,
+        users=sync.is_ordered,
     )

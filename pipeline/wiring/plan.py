@@ -18,6 +18,7 @@ from pipeline.model import Window
 from pipeline.ports import Destination, Source
 from pipeline.run.plan import LanePlan, Plan, Sample, cost, lane_plan, outlasting, sampled
 from pipeline.send.limiter import Limiter
+from pipeline.source.ordering import is_ordered
 from pipeline.source.outlast import Pace
 from pipeline.wiring.encoders import make_encoder
 from pipeline.wiring.identity import sync_named
@@ -84,7 +85,7 @@ async def plan_sync(
         rows_known_by=known_by,
         queries=queries,
         lanes=lanes,
-        notes=_notes(config, sync, lanes),
+        notes=_notes(config, sync, sql, lanes),
     )
 
 
@@ -134,7 +135,9 @@ def _pace(config: Config, target: str) -> Pace:
     return pace if most is None else replace(pace, batch_rows=min(pace.batch_rows, most))
 
 
-def _notes(config: Config, sync: SyncConfig, lanes: tuple[LanePlan, ...]) -> tuple[str, ...]:
+def _notes(
+    config: Config, sync: SyncConfig, sql: str, lanes: tuple[LanePlan, ...]
+) -> tuple[str, ...]:
     notes = []
     queried = isinstance(config.sources[sync.source], BigQuerySource)
     if queried and sync.query is None:
@@ -142,6 +145,16 @@ def _notes(config: Config, sync: SyncConfig, lanes: tuple[LanePlan, ...]) -> tup
             "A table that is read directly is billed by the Storage Read API's price and not by "
             "that of queries."
         )
+    if sync.is_ordered:
+        notes.append(
+            "One stream is read at a time, and no user's rows leave before the answer to those "
+            "before them: a user with many rows may take longer than the duration says."
+        )
+        if queried and not is_ordered(sql):
+            notes.append(
+                "`ordering: per_user` keeps the order in which BigQuery gives the rows, and "
+                "without ORDER BY that is any order. Let a query say which."
+            )
     if queried and config.spool.dir is None and (late := outlasting(lanes)):
         notes.append(
             f"Sending to {', '.join(late)} is likely to take longer than a read session lives "

@@ -15,6 +15,7 @@ from pipeline.send.concurrency import Adaptive, Fixed
 from pipeline.send.file_transport import FileTransport
 from pipeline.send.folder import Folder
 from pipeline.send.limiter import Limiter
+from pipeline.send.ordered import Ordered
 from pipeline.send.part_files import PartFiles
 from pipeline.send.part_format import ndjson, parquet
 from pipeline.send.retry import RetryPolicy
@@ -65,9 +66,17 @@ async def open_route(
         observer=observer,
     )
     try:
-        yield Route(destination=destination, deliverer=sender)
+        ordered = _is_ordered(config, name)
+        deliverer = Ordered(sender, destination) if ordered else sender
+        yield Route(destination=destination, deliverer=deliverer)
     finally:
         await transport.close()
+
+
+def _is_ordered(config: Config, name: str) -> bool:
+    """Whether a sync keeps an order. Dead letters may be of one that the configuration has lost."""
+    sync = config.syncs.get(name)
+    return sync is not None and sync.is_ordered
 
 
 def _parts_route(
@@ -87,6 +96,7 @@ def _parts_route(
         suffix=f".{settings.format}",
         retry=RetryPolicy(deadline=config.send.retry_deadline),
         observer=observer,
+        in_order=_is_ordered(config, name),
     )
     return Route(destination=destination, deliverer=parts, begin=parts.begin)
 

@@ -10,18 +10,19 @@ from pathlib import Path
 from pipeline.checkpoint.ledger import Ledger
 from pipeline.checkpoint.scratch import ScratchStore
 from pipeline.config import Config
-from pipeline.events import Event
+from pipeline.events import Event, Warned
 from pipeline.model import Result
-from pipeline.ports import Observer, RunStore
+from pipeline.ports import Observer, RunStore, Store
 from pipeline.run.engine import RunParts, execute
 from pipeline.run.lane import LaneLimits
 from pipeline.run.report import RunReport
 from pipeline.wiring.encoders import make_encoder
+from pipeline.wiring.history import keep_history
 from pipeline.wiring.identity import fingerprint, sync_named
 from pipeline.wiring.routes import open_route
-from pipeline.wiring.sources import open_source
+from pipeline.wiring.sources import open_source, streams_of
 from pipeline.wiring.spooling import make_spool
-from pipeline.wiring.state import next_window, open_store
+from pipeline.wiring.state import next_window, open_store, vanishing
 
 
 def _unheard(_event: Event) -> None:
@@ -45,12 +46,17 @@ async def run_sync(
     Raises ConfigError for an unknown sync, StateError when the state can't be opened.
     """
     sync = sync_named(config, name)
+    stop = stop or asyncio.Event()
     async with AsyncExitStack() as stack:
         store: RunStore
+        kept: Store | None = None
         if dry_run is not None:
             store = ScratchStore(await asyncio.to_thread(next_window, config, name))
         else:
-            store = stack.enter_context(closing(await asyncio.to_thread(open_store, config)))
+            store = kept = stack.enter_context(closing(await asyncio.to_thread(open_store, config)))
+            text = vanishing(config, os.environ)
+            if text:
+                observer(Warned(sync=name, destination="", text=text))
         source = await stack.enter_async_context(
             open_source(config, name, sync, kept=dry_run is None)
         )
@@ -74,14 +80,16 @@ async def run_sync(
             store=store,
             limits=LaneLimits(
                 buffer_bytes=config.send.buffer_bytes,
-                streams=config.read.streams,
+                streams=streams_of(config, sync),
                 drain=config.drain,
                 tolerates=sync.tolerates,
             ),
             threads=config.read.threads or os.cpu_count() or 1,
             observer=observer,
         )
-        report = await execute(parts, stop or asyncio.Event())
+        report = await execute(parts, stop)
         if spool is not None and report.result is Result.COMPLETE:
             await spool.discard()
+        if kept is not None:
+            await keep_history(kept, config, report, observer, stop)
         return report

@@ -16,6 +16,11 @@ from pipeline.source.table import BigQueryTable
 from pipeline.wiring.identity import user_agent
 
 
+def streams_of(config: Config, sync: SyncConfig) -> int:
+    """Streams of a sync that are read at a time. Among several there is no order."""
+    return 1 if sync.is_ordered else config.read.streams
+
+
 def make_connection(settings: BigQuerySource, compression: str = "auto") -> Connection:
     """How to reach the BigQuery of a source; connects to nothing."""
     credentials = settings.credentials
@@ -59,7 +64,7 @@ def _bigquery(
         compression = "lz4"  # they are kept as they come
     connection = replace(
         make_connection(settings, compression),
-        readers=config.read.streams * len(sync.destinations),
+        readers=streams_of(config, sync) * len(sync.destinations),
     )
     jobs = JobSettings(
         maximum_bytes_billed=settings.maximum_bytes_billed,
@@ -79,7 +84,7 @@ def _bigquery(
             variables=sync.variables,
             lookback=int(sync.lookback),
             jobs=jobs,
-            streams=config.read.streams,
+            streams=streams_of(config, sync),
         )
     return BigQuery(
         connection,
@@ -88,6 +93,6 @@ def _bigquery(
         variables=sync.variables,
         lookback=int(sync.lookback),
         jobs=jobs,
-        streams=config.read.streams,
+        streams=streams_of(config, sync),
         kept=kept,
     )

@@ -12,6 +12,7 @@ from pipeline.source.outlast import Pace
 from pipeline.source.spool.source import Disk, Spool
 from pipeline.source.table import BigQueryTable
 from pipeline.wiring.routes import make_destination
+from pipeline.wiring.sources import streams_of
 
 
 def make_pace(config: Config, target: str) -> Pace:
@@ -34,7 +35,7 @@ def make_spool(config: Config, name: str, source: Source, observer: Observer) ->
         sync=name,
         disk=_disk(config, name),
         paces=[make_pace(config, target) for target in config.syncs[name].destinations],
-        streams=config.read.streams,
+        streams=streams_of(config, config.syncs[name]),
         observer=observer,
     )
 
@@ -44,7 +45,7 @@ def _disk(config: Config, name: str) -> Disk | None:
     if spool.dir is None:
         return None
     # Projects may share a directory and have syncs of one name: each state has its own.
-    state = hashlib.sha256(config.state_url.encode()).hexdigest()[:8]
+    state = hashlib.sha256(config.state_place.encode()).hexdigest()[:8]
     return Disk(
         parent=Path(config.resolve(spool.dir)) / f"{name}-{state}",
         max_bytes=spool.max_bytes,

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from stores import KINDS, Stores
 
 from pipeline.checkpoint import SqlStore
 from pipeline.checkpoint.scratch import ScratchStore
@@ -16,12 +17,13 @@ from pipeline.ports import RunStore
 COUNTS = {"a": Counts(read=9, delivered=9), "b": Counts(read=4, delivered=4)}
 
 
-@pytest.fixture(params=["sqlite", "scratch"])
+@pytest.fixture(params=[*KINDS, "scratch"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunStore]:
     if request.param == "scratch":
         yield ScratchStore(Window(start=5, sequence=2))
         return
-    with closing(SqlStore(f"sqlite:///{tmp_path}/state.db", holder="here:1:a")) as store:
+    url = KINDS[request.param](request, tmp_path)
+    with closing(SqlStore(url, holder="here:1:a")) as store:
         yield store
 
 
@@ -55,8 +57,8 @@ def test_destinations_that_have_it_all_keep_their_counts(store: RunStore) -> Non
     assert (third.done, third.counts) == (frozenset({"a", "b"}), COUNTS)
 
 
-def test_key_and_done_outlive_the_process(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/state.db"
+def test_key_and_done_outlive_the_process(stores: Stores) -> None:
+    url = stores.url
     with closing(SqlStore(url, holder="here:1:a")) as store:
         first = store.begin("users", "f")
         store.commit(first, {}, COUNTS)

@@ -1,4 +1,4 @@
-"""SQLite's own: the file and its mode, settings, faults, versions, readers beside a writer."""
+"""SQLite's own: the file and its mode, settings, faults, readers beside a writer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from pipeline.checkpoint import SqlStore, schema
-from pipeline.errors import ConfigError, PipelineError, StateError, UnusableState
+from pipeline.errors import ConfigError, StateError, UnusableState
 from pipeline.model import DeadLetter
 from pipeline.ports import OpenRun
 
@@ -107,8 +105,7 @@ def test_settings_of_every_connection(path: Path) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "postgresql://user:hunter2@db/retl",
-        "mysql://root@db/x",
+        "mysql://root:hunter2@db/x",
         "not a url",
         "",
         "sqlite://",
@@ -215,15 +212,6 @@ def test_a_page_that_was_overwritten(path: Path) -> None:
     assert str(path) in str(caught.value)
 
 
-def test_a_database_of_another_program(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as other:
-        other.execute("CREATE TABLE meta (version TEXT)")
-
-    refused(path, "let `state` name a file of its own")
-    with closing(sqlite3.connect(path)) as other:
-        assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("meta",)]
-
-
 def test_locked_by_another_writer(path: Path) -> None:
     with (
         a_run(path, busy_seconds=0.05) as (store, run),
@@ -258,19 +246,6 @@ def test_a_full_disk_keeps_what_was_and_says_nothing_of_the_rows(path: Path) -> 
         error = error.__cause__
     assert str(path) in chain[0]
     assert not any("ada@" in each or "INSERT" in each for each in chain)
-
-
-def test_a_write_that_contradicts_the_tables_is_our_own_fault(path: Path) -> None:
-    with (
-        a_run(path) as (store, _run),
-        pytest.raises(PipelineError, match="our own fault") as caught,
-        store._write() as connection,
-    ):
-        connection.execute(
-            sa.insert(schema.CHECKPOINTS).values(run="none", destination="a", stream=0, rows=1)
-        )
-
-    assert type(caught.value) is PipelineError
 
 
 # ------------------------------------------------------------------------------- readers
@@ -322,67 +297,3 @@ def test_the_lists_use_their_indexes(path: Path) -> None:
     assert "TEMP B-TREE" not in plans["list"]
     assert "COVERING INDEX dead_letters_by_reason" in plans["summary"]
     assert "USING INDEX runs_one_unfinished" in plans["open run"]
-
-
-# ------------------------------------------------------------------------------- versions
-
-
-def test_a_new_state_has_the_newest_version(path: Path) -> None:
-    open_store(path).close()
-
-    with closing(sqlite3.connect(path)) as raw:
-        assert raw.execute("SELECT version FROM meta").fetchall() == [(1 + len(schema.STEPS),)]
-
-
-def test_a_state_of_a_newer_version_is_left_alone(path: Path) -> None:
-    open_store(path).close()
-    with closing(sqlite3.connect(path)) as raw, raw:
-        raw.execute("UPDATE meta SET version = 99")
-
-    refused(path, "upgrade retl")
-    with closing(sqlite3.connect(path)) as raw:
-        assert raw.execute("SELECT version FROM meta").fetchall() == [(99,)]
-
-
-def test_older_states_take_the_steps_they_lack_once(path: Path) -> None:
-    taken: list[str] = []
-    old = schema.STEPS
-    first, second = (lambda _: taken.append("first")), (lambda _: taken.append("second"))
-    with closing(open_store(path)) as store:
-        for steps in [(), (first,), (first,), (first, second), (first, second)]:
-            with store._write() as connection:
-                schema.migrate(connection, "State x", (*old, *steps))
-
-        assert taken == ["first", "second"]
-        found, known = len(old) + 3, len(old) + 1
-        said = rf"version {found}.*knows {known}"
-        with store._read() as connection, pytest.raises(StateError, match=said):
-            schema.is_current(connection, "State x", old)
-
-
-def test_a_step_that_fails_changes_nothing(path: Path) -> None:
-    def step(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("ALTER TABLE runs ADD COLUMN more TEXT")
-        raise StateError("no")
-
-    with closing(open_store(path)) as store:
-        with pytest.raises(StateError, match="no"), store._write() as connection:
-            schema.migrate(connection, "State x", (*schema.STEPS, step))
-
-        with store._read() as connection:
-            columns = {column["name"] for column in sa.inspect(connection).get_columns("runs")}
-            assert "more" not in columns
-            assert schema.is_current(connection, "State x")
-
-
-def test_postgres_would_take_the_tables() -> None:
-    dialect = postgresql.dialect()
-    made = "\n".join(
-        str(each.compile(dialect=dialect))
-        for table in schema.METADATA.sorted_tables
-        for each in (CreateTable(table), *map(CreateIndex, table.indexes))
-    )
-
-    assert "id BIGSERIAL NOT NULL" in made
-    assert "payload BYTEA NOT NULL" in made
-    assert "CREATE UNIQUE INDEX runs_one_unfinished ON runs (sync) WHERE unfinished" in made

@@ -84,16 +84,17 @@ class Link:
     async def post(self, request: Request) -> Answer:
         now = asyncio.get_running_loop().time()
         server = [server for start, server in self._phases if start <= now][-1]
-        self.departures.append((now, request.body.count(b",") + 1))
+        body = bytes(request.body)
+        self.departures.append((now, body.count(b",") + 1))
         self._flying += 1
         try:
-            status, seconds = self._serve(server, request.body, now)
+            status, seconds = self._serve(server, body, now)
             await asyncio.sleep(seconds)
         finally:
             self._flying -= 1
         now += seconds
         if status == 200:
-            self.accepted.append(request.body)
+            self.accepted.append(body)
         wish = _wish(server.retry_after, now) if status == server.status else None
         return Answer(status=status, retry_after=wish)
 

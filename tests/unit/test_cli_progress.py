@@ -13,6 +13,7 @@ from pipeline.events import (
     Buffered,
     Encoded,
     Finished,
+    HistoryPruned,
     Retried,
     Settled,
     Spooled,
@@ -174,4 +175,24 @@ def test_warnings_are_shown_once_and_the_spool_is_no_destination() -> None:
     assert logs == [{"event": "Sending takes 9 h.", "sync": "users", "log_level": "warning"}]
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().strip() == "users: Sending takes 9 h."
+    assert drawn(bars, console).strip() == ""
+
+
+def test_what_was_deleted_by_age_is_told() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    bars, lines = Bars(console), Lines()
+    event = HistoryPruned(sync="users", destination="", runs=3, dead_letters=1_200)
+    with capture_logs() as logs:
+        bars(event)
+        lines(event)
+    (told,) = logs
+    assert told == {
+        "event": "history pruned",
+        "log_level": "info",
+        "sync": "users",
+        "runs": 3,
+        "dead_letters": 1_200,
+    }
+    assert isinstance(console.file, io.StringIO)
+    assert "3 runs and 1,200 dead letters" in console.file.getvalue()
     assert drawn(bars, console).strip() == ""

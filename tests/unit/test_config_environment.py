@@ -20,6 +20,7 @@ from pipeline.config.environment import OTHERS, variable
 from pipeline.config.keys import tunables
 from pipeline.errors import ConfigError, Fault
 
+FERNET = "A" * 43 + "="  # 32 bytes in base64
 BASE = """\
 version: 1
 sources:
@@ -76,6 +77,10 @@ SETTINGS = [
     ("http.proxy", "http://me:x@proxy:3128", SecretStr("http://me:x@proxy:3128")),
     ("metrics.port", "9100", 9100),
     ("metrics.host", "127.0.0.1", "127.0.0.1"),
+    ("retention.runs", "365d", 365 * 86_400.0),
+    ("retention.dead_letters", "7d", 7 * 86_400.0),
+    ("dead_letters.payload", "ids", "ids"),
+    ("dead_letters.key", FERNET, SecretStr(FERNET)),
     ("log.level", "debug", "debug"),
     ("log.format", "json", "json"),
 ]

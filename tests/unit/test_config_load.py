@@ -206,6 +206,22 @@ def test_max_rejected(
     assert users.tolerates(rejected, read) is tolerated
 
 
+@pytest.mark.parametrize(
+    ("state", "place"),
+    [
+        ("postgresql://u:hunter2@h:1/d?sslmode=require", "postgresql://h:1/d"),
+        ("postgres:///d?host=/run", "postgres:///d"),
+        ("postgresql://a,b:2/d", "postgresql://a,b:2/d"),
+    ],
+)
+def test_a_state_in_postgres_is_no_file_and_never_shown(
+    folder: Path, state: str, place: str
+) -> None:
+    config = load(folder, changed(state=state))
+    assert (config.state_url, config.state_place, config.state_path) == (state, place, None)
+    assert "hunter2" not in f"{config!r} {config}"
+
+
 def test_relative_paths_belong_to_the_files_folder(folder: Path) -> None:
     config = load(folder, VALID)
     assert config.directory == folder
@@ -214,7 +230,8 @@ def test_relative_paths_belong_to_the_files_folder(folder: Path) -> None:
     assert config.resolve("gs://bucket/a") == "gs://bucket/a"
     assert config.state_url == f"sqlite:///{folder}/.retl/state.db"
     absolute = load(folder, changed(state="sqlite:////var/lib/retl/state.db"))
-    assert absolute.state_url == "sqlite:////var/lib/retl/state.db"
+    assert absolute.state_url == absolute.state_place == "sqlite:////var/lib/retl/state.db"
+    assert absolute.state_path == Path("/var/lib/retl/state.db")
     assert "directory" not in config.model_dump()
 
 
@@ -286,7 +303,13 @@ WRONG: list[tuple[dict[str, object], list[tuple[str, str]]]] = [
     ({"_directory": "/"}, [("_directory", "not known")]),
     ({"concurrency": 1}, [("concurrency", "belongs under `send`")]),
     ({"send__burst": 1}, [("send.burst", "belongs under `send.rate_limit`")]),
-    ({"state": "postgresql://u:hunter2@h/d"}, [("state", "Only SQLite")]),
+    ({"state": "mysql://u:hunter2@h/d"}, [("state", "Only SQLite and Postgres")]),
+    ({"state": "postgresql://u:hunter2@h"}, [("state", "names no database")]),
+    ({"state": "postgresql://u:hunter2@h/?x=1"}, [("state", "names no database")]),
+    ({"state": "postgresql://u:hunter2/@h/d"}, [("state", "names no database")]),
+    ({"state": "postgresql://u:hunter2@2@h/d"}, [("state", "an @ in it")]),
+    ({"state": "postgresql://u:hun/ter2@h"}, [("state", "an @ in it")]),
+    ({"state": "postgresql://h/d?user=u@hunter2"}, [("state", "an @ in it")]),
     ({"state": "sqlite://"}, [("state", "no SQLite file")]),
     ({"state": "sqlite:///"}, [("state", "no SQLite file")]),
     ({"state": "sqlite:///:memory:"}, [("state", "no SQLite file")]),

@@ -108,6 +108,13 @@ def test_every_pin_has_hashes_and_no_place_it_came_from(lock: Path) -> None:
     assert not re.search(r"://|@ |file:|--(extra-)?index-url|--find-links|--trusted-host", text)
 
 
+def test_the_driver_of_postgres_is_in_the_image() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (driver,) = project["project"]["optional-dependencies"]["postgres"]
+    assert driver.startswith("psycopg[binary]")
+    assert {"psycopg", "psycopg-binary"} <= set(pinned(LOCKS[0]))
+
+
 def test_the_local_stack_is_not_in_the_image() -> None:
     assert not {"duckdb", "sqlglot"} & set(pinned(LOCKS[0]))
 

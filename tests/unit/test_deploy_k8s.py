@@ -18,7 +18,8 @@ from pipeline.cli.exits import END_INTERNAL, END_USAGE
 from pipeline.config import Config, load_config
 
 K8S = Path(__file__).parents[2] / "deploy" / "k8s"
-RENDERED = ("base", "overlays/example", "overlays/example-once")
+POSTGRES = "overlays/example-postgres"
+RENDERED = ("base", "overlays/example", "overlays/example-once", POSTGRES)
 # What may be applied by a person: with a namespace, and an image that can be pulled.
 FINISHED = RENDERED[1:]
 
@@ -69,7 +70,11 @@ def env(folder: str) -> dict[str, str]:
 def config(folder: str, tmp_path: Path) -> Config:
     """The configuration as the pod would load it."""
     file = tmp_path / "retl.yml"
-    file.write_text(one(folder, "ConfigMap", "retl-config")["data"]["retl.yml"], encoding="utf-8")
+    text = one(folder, "ConfigMap", "retl-config")["data"]["retl.yml"]
+    mounted = tmp_path / "state" / "url"
+    mounted.parent.mkdir(exist_ok=True)
+    mounted.write_text("postgresql://retl:k@postgres/retl\n", encoding="utf-8")
+    file.write_text(text.replace("/secrets/", f"{tmp_path}/"), encoding="utf-8")
     secret = {"CUSTOMERIO_API_KEY": "k", "BIGQUERY_PROJECT": "p"}
     return load_config(file, secret | env(folder))
 
@@ -91,9 +96,15 @@ def test_the_validator_would_find_an_unknown_field() -> None:
 @pytest.mark.parametrize("folder", RENDERED)
 def test_what_is_there(folder: str) -> None:
     kinds = sorted(each["kind"] for each in rendered(folder))
-    common = ["ConfigMap", "ConfigMap", "CronJob", "PersistentVolumeClaim", "ServiceAccount"]
-    more = {"overlays/example": ["Namespace"], "overlays/example-once": ["Job", "Namespace"]}
-    assert kinds == sorted(common + more.get(folder, []))
+    common = ["ConfigMap", "ConfigMap", "CronJob", "ServiceAccount"]
+    volume = ["PersistentVolumeClaim"]
+    more = {
+        "base": volume,
+        "overlays/example": [*volume, "Namespace"],
+        "overlays/example-once": [*volume, "Job", "Namespace"],
+        POSTGRES: ["Namespace"],
+    }
+    assert kinds == sorted(common + more[folder])
 
 
 @pytest.mark.parametrize("folder", RENDERED)
@@ -125,7 +136,7 @@ def test_the_buffers_fit_into_the_memory(folder: str, tmp_path: Path) -> None:
     assert 400e6 + most * loaded.send.buffer_bytes < int(limit[:-2]) * units[limit[-2:]]
 
 
-@pytest.mark.parametrize("folder", RENDERED)
+@pytest.mark.parametrize("folder", [folder for folder in RENDERED if folder != POSTGRES])
 def test_state_lies_on_the_volume_that_lasts(folder: str, tmp_path: Path) -> None:
     path = Path(config(folder, tmp_path).state.removeprefix("sqlite:///"))
     mounts = {each["mountPath"]: each["name"] for each in container(folder)["volumeMounts"]}
@@ -133,6 +144,21 @@ def test_state_lies_on_the_volume_that_lasts(folder: str, tmp_path: Path) -> Non
     claim = volumes[mounts[str(path.parent)]]["persistentVolumeClaim"]["claimName"]
     assert claim == one(folder, "PersistentVolumeClaim")["metadata"]["name"]
     assert one(folder, "PersistentVolumeClaim")["spec"]["accessModes"] == ["ReadWriteOnce"]
+
+
+def test_state_in_postgres_comes_from_a_mounted_secret_and_needs_no_volume(tmp_path: Path) -> None:
+    loaded = config(POSTGRES, tmp_path)
+    assert loaded.state_place == "postgresql://postgres/retl"
+    assert "state: ${file:/secrets/state/url}\n" in str(
+        one(POSTGRES, "ConfigMap", "retl-config")["data"]["retl.yml"]
+    )
+    mounts = {each["mountPath"]: each for each in container(POSTGRES)["volumeMounts"]}
+    volumes = {each["name"]: each for each in pod(POSTGRES)["volumes"]}
+    mount = mounts["/secrets/state"]
+    assert mount["readOnly"] is True
+    assert volumes[mount["name"]]["secret"] == {"secretName": "retl-state", "defaultMode": 0o440}
+    assert not [each for each in volumes.values() if "persistentVolumeClaim" in each]
+    assert {each["name"] for each in mounts.values()} == set(volumes)
 
 
 @pytest.mark.parametrize("folder", RENDERED)

@@ -15,6 +15,7 @@ from pipeline.findings import Finding, Outcome, first_failure
 from pipeline.model import Answer
 from pipeline.wiring.doctor import spool_findings, state_findings
 from pipeline.wiring.probe import answered
+from pipeline.wiring.state import vanishing
 
 MOUNTS = """overlay / overlay rw,relatime,lowerdir=/l 0 0
 proc /proc proc rw 0 0
@@ -110,6 +111,21 @@ def test_a_state_that_is_none(tmp_path: Path) -> None:
 def test_a_state_below_a_file_can_t_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert looked(tmp_path / "file" / "state.db")["open"].exit_code == 78
+
+
+def test_a_run_warns_of_a_state_that_ends_with_its_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = {"overlay": "the container's own layer", "tmpfs": "memory", "ext4": ""}
+    for kind, place in kinds.items():
+        mounts = tmp_path / "mounts"
+        mounts.write_text(f"/dev/x / {kind} rw 0 0\n")
+        monkeypatch.setattr("pipeline.wiring.state._MOUNTS", mounts)
+        text = vanishing(config(tmp_path / "state.db"), {"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
+        assert bool(text) is bool(place)
+        assert place in text
+    postgres = config(tmp_path / "state.db").model_copy(update={"state": "postgresql://h/d"})
+    assert vanishing(postgres, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}) == ""
 
 
 def test_little_room_is_warned_of(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ WAITING = (
     "pipeline/wiring/",
     "pipeline/ports.py",
     "pipeline/send/sender.py",
+    "pipeline/send/line.py",
+    "pipeline/send/ordered.py",
     "pipeline/send/transport.py",
     "pipeline/send/file_transport.py",
     "pipeline/send/part_files.py",

@@ -51,7 +51,7 @@ class Api:
         return judge(answer, now, "because")
 
     async def post(self, request: Request) -> Answer:
-        rows = [int(digits) for digits in re.findall(rb"\d+", request.body)]
+        rows = [int(digits) for digits in re.findall(rb"\d+", bytes(request.body))]
         self.posts.append(rows)
         self.flying += 1
         self.most_flying = max(self.most_flying, self.flying)
@@ -492,7 +492,7 @@ async def _cancelled_at(steps: int, trouble: str, *, everybody: bool) -> bool:
     loop.interrupts[loop.steps + steps] = lambda: hit.extend(task.cancel() for task in doomed)
     await asyncio.gather(*tasks, return_exceptions=True)
     loop.interrupts.clear()
-    assert not one._turn.locked()
+    assert not one._line
     assert not one._retry_turn.locked()
     assert one._concurrency.flying == api.flying == 0
     assert [task.cancelled() for task in tasks if task not in doomed] == [False] * (3 - len(doomed))
