@@ -67,6 +67,8 @@ class Reading:
     expires: Unix seconds after which the streams can't be read any more; None: never.
     details: what the source wants to find again (job id, table) or have reported.
     estimated_bytes: of all rows, uncompressed, at the source; None when it can't tell.
+    columns: their order as rows are encoded, by name, where the streams have another one; payloads,
+        and so message ids, must not depend on it. Empty: as in `schema`.
     """
 
     streams: tuple[str, ...]
@@ -81,6 +83,7 @@ class Reading:
     cache_hit: bool = False
     details: Mapping[str, str] = field(default_factory=dict)
     estimated_bytes: int | None = None
+    columns: tuple[str, ...] = ()
 
 
 class Reason(StrEnum):
@@ -89,6 +92,7 @@ class Reason(StrEnum):
     MISSING_ID = "missing_id"  # none of the ids that its call needs
     EMPTY_ID = "empty_id"  # there is an id, but it is empty text, and no other helps
     ID_TOO_LONG = "id_too_long"
+    MESSAGE_ID_TOO_LONG = "message_id_too_long"
     MISSING_EVENT = "missing_event"
     MISSING_GROUP_ID = "missing_group_id"
     MISSING_PREVIOUS_ID = "missing_previous_id"
@@ -197,6 +201,7 @@ class Limits:
 
     requests_per_second: what it allows when the configuration sets no rate; None: any.
     id_bytes: of userId, anonymousId, groupId and previousId; None: any.
+    message_id_chars: of a messageId that a column gives; None: any.
     """
 
     payload_bytes: int
@@ -204,6 +209,7 @@ class Limits:
     batch_rows: int
     requests_per_second: float | None = None
     id_bytes: int | None = None
+    message_id_chars: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

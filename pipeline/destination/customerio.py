@@ -19,12 +19,14 @@ HOSTS = {"us": "https://cdp.customer.io/v1", "eu": "https://cdp-eu.customer.io/v
 # what the API may count beside the body. No row limit is documented; 2,500 is Segment's.
 # 3,000 requests in 3 seconds are allowed, and what exceeds them may be dropped.
 # Longer ids are refused by the workspace behind the pipeline, long after the 200 (Track API).
+# No limit of messageIds is documented; less than 100 characters is Segment's, whose protocol it is.
 LIMITS = Limits(
     payload_bytes=32_000,
     batch_bytes=480_000,
     batch_rows=2_500,
     requests_per_second=1_000.0,
     id_bytes=150,
+    message_id_chars=99,
 )
 ENVELOPE = BATCH
 # One payload, and nothing around it.

@@ -17,7 +17,8 @@ from pipeline.model import Action, Answer, Limits, Verdict
 HOSTS = {"us": "https://api.segment.io/v1", "eu": "https://events.eu1.segmentapis.com/v1"}
 # 32 KB an event, 500 KB and 2,500 events a batch; "KB" is taken as 1,000 bytes, the smaller
 # reading, with room for what the API may count beside the body.
-LIMITS = Limits(payload_bytes=32_000, batch_bytes=480_000, batch_rows=2_500)
+# A messageId has less than 100 characters.
+LIMITS = Limits(payload_bytes=32_000, batch_bytes=480_000, batch_rows=2_500, message_id_chars=99)
 # Larger numbers are no seconds from now but Unix seconds.
 _A_YEAR, _FAR = 366 * 86_400, 1e12
 

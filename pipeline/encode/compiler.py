@@ -31,7 +31,7 @@ from pipeline.encode.columns import (
     is_text,
     json_literal,
 )
-from pipeline.encode.formats import SECONDS_TO_ISO, field_of, formatted
+from pipeline.encode.formats import SECONDS_TO_ISO, formatted, inside
 from pipeline.encode.layout import ColumnRule, Layout, Literal, Member, Rules, Tree
 from pipeline.encode.nonfinite import may_hold_nonfinite
 from pipeline.encode.places import Path, Taken, aliased, locate, read_constants
@@ -185,15 +185,21 @@ class _Compiler:
         try:
             if form is None:
                 convert, claim = converter(column, times=self._rules.times), None
-                if holds_json(column) and not self._rules.trusted_json:
-                    convert, claim = convert.within(BARE), Claim.JSON
             else:
                 convert, claim = formatted(column, form)
+            if claim is None and form != "string":
+                convert, claim = self._json_inside(column, convert)
         except ConfigError as error:
             where = "query" if form is None else f"columns.{column.name}.as"
             self._fault(where, str(error), "")
             return Member(name, index, _NOTHING)
         return Member(name, index, convert, claim=claim)
+
+    def _json_inside(self, column: pa.Field, convert: Converter) -> tuple[Converter, Claim | None]:
+        """What a column has to prove that is JSON, or has some inside; its text is then whole."""
+        if not holds_json(column):
+            return convert, None
+        return convert.within(BARE), Claim.PAIRS if self._rules.trusted_json else Claim.JSON
 
     def _top(self, name: str, index: int, column: pa.Field, kind: Kind) -> Member:
         if kind is Kind.TIME and pa.types.is_integer(column.type):
@@ -243,18 +249,20 @@ class _Compiler:
         for place, child in enumerate(column.type):
             path = aliased(self._call, (tree.name, child.name))
             self._claim(path, f"{column.name}.{child.name}")
+            kind = self._shape.fields.get(path[0]) if len(path) == 1 else None
+            if kind is not None:
+                field = pa.field(f"{column.name}.{child.name}", child.type)
+                top = self._top(path[0], index, field, kind)
+                top.converter = inside(top.converter, place)
+                self._fields[path[0]] = top
+                continue
             try:
-                field_kind = self._shape.fields.get(path[0]) if len(path) == 1 else None
-                convert = field_of(column, place, times="iso8601" if field_kind else times)
+                convert, claim = self._json_inside(child, converter(child, times=times))
             except ConfigError:  # which `_member` has noted for the whole column
                 continue
-            if field_kind is None:
-                tree.members.insert(at, Member(child.name, index, convert, spread=True))
-                at += 1
-                continue
-            self._check_fits(path[0], pa.field(f"{column.name}.{child.name}", child.type))
-            top = _on_top(convert, field_kind)
-            self._fields[path[0]] = Member(path[0], index, top, field_kind)
+            convert = inside(convert, place)
+            tree.members.insert(at, Member(child.name, index, convert, claim=claim, spread=True))
+            at += 1
 
     def _check_required(self) -> None:
         for requirement in self._shape.requires:

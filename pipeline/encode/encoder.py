@@ -43,8 +43,9 @@ _MESSAGE_ID, _TIMESTAMP = "messageId", "timestamp"
 class CallEncoder:
     """An `Encoder` of one sync's rows for one destination.
 
-    separator: the one byte after every payload. payload_bytes, id_bytes: what the destination
-    accepts. users: whether the payloads say whom each is about, for an order by user.
+    separator: the one byte after every payload. payload_bytes, id_bytes, message_id_chars: what
+    the destination accepts. users: whether the payloads say whom each is about, for an order by
+    user.
     Raises ConfigError when the schema can't become the call.
     """
 
@@ -59,13 +60,15 @@ class CallEncoder:
         separator: bytes,
         payload_bytes: int,
         id_bytes: int | None = None,
+        message_id_chars: int | None = None,
         users: bool = False,
     ) -> None:
         self._layout: Layout = compile_layout(sync, call, schema, rules, id_bytes=id_bytes)
         self._shape = CALLS[call]
         self._objects = ObjectWriter(self._layout.objects, schema, omit_nulls=rules.omit_nulls)
         self._end = "}" + separator.decode("ascii")
-        self._payload_bytes, self._id_bytes, self._users = payload_bytes, id_bytes, users
+        self._payload_bytes, self._users = payload_bytes, users
+        self._id_bytes, self._message_id_chars = id_bytes, message_id_chars
         self._window_seed, self._event_seed = window_seed(sync, window), event_seed(sync)
 
     def encode(self, batch: pa.RecordBatch, span: Span) -> Payloads:
@@ -97,6 +100,8 @@ class CallEncoder:
                 text = proven(member.claim, text, validity)
             if self._id_bytes is not None and name in LIMITED_IDS:
                 validity.check_ids(text, self._id_bytes)
+            if self._message_id_chars is not None and name == _MESSAGE_ID:
+                validity.check_message_ids(text, self._message_id_chars)
             texts[name] = _empty_to_null(text)
         if OBJECT_TYPE_FIELD in texts:
             texts[OBJECT_TYPE_FIELD] = texts[OBJECT_TYPE_FIELD].fill_null(OBJECT_TYPE_DEFAULT)
@@ -261,6 +266,8 @@ _MESSAGES = {
     Reason.MISSING_ID: "the row has none of the ids that its call needs",
     Reason.EMPTY_ID: "the id of the row is empty text",
     Reason.ID_TOO_LONG: "an id of the row is longer than the destination accepts",
+    Reason.MESSAGE_ID_TOO_LONG: "the messageId of the row is longer than the destination accepts; "
+    "TO_HEX(MD5(...)) of it is as unique",
     Reason.MISSING_EVENT: "the row has no event name",
     Reason.MISSING_GROUP_ID: "the row has no groupId",
     Reason.MISSING_PREVIOUS_ID: "the row has no previousId",

@@ -51,13 +51,9 @@ def formatted(field: pa.Field, form: str) -> tuple[Converter, Claim | None]:
     return inner.after(unwrap), claim
 
 
-def field_of(struct: pa.Field, place: int, *, times: str) -> Converter:
-    """The Converter of one field of a STRUCT, run on the STRUCT's column; null where that is.
-
-    Raises ConfigError for a type without a JSON form.
-    """
-    inner = converter(struct.type.field(place), times=times)
-    return inner.after(lambda column: pc.struct_field(column, place))
+def inside(convert: Converter, place: int) -> Converter:
+    """The Converter of a STRUCT's field, run on the STRUCT's column; null where that is."""
+    return convert.after(lambda column: pc.struct_field(column, place))
 
 
 _Found = tuple[Converter, Claim | None] | None

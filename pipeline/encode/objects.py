@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.encode.claims import proven, proven_objects
+from pipeline.encode.claims import Claim, proven, proven_objects
 from pipeline.encode.columns import json_literal
 from pipeline.encode.layout import Literal, Member, Tree
 from pipeline.encode.members import without_members
@@ -98,7 +98,9 @@ def _write(
 ) -> None:
     text = texts.get(member.column)
     if text is None:
-        text = _text(member, batch, validity)
+        text = member.converter.convert(batch.column(member.column))
+    if member.claim is not None:
+        text = proven(member.claim, text, validity)
     ends = before, after = member.converter.ends
     if omit:
         inner.optional(member.key + before, text, after)
@@ -107,11 +109,6 @@ def _write(
         inner.optional(member.key, pc.if_else(column.is_null(), _NULL, text.fill_null("null")))
     else:
         inner.nullable(member.key, text, ends)
-
-
-def _text(member: Member, batch: pa.RecordBatch, validity: Validity) -> pa.StringArray:
-    text = member.converter.convert(batch.column(member.column))
-    return text if member.claim is None else proven(member.claim, text, validity)
 
 
 def _inside(
@@ -126,8 +123,10 @@ def _inside(
     is_object = pc.starts_with(text, "{")
     validity.refuse(pc.and_not(pc.not_equal(text, "null"), is_object), Reason.INVALID_JSON)
     text = pc.if_else(is_object, text, _NULL)
-    if names or member.claim is not None:
+    if names or member.claim is Claim.JSON:
         text, objects = proven_objects(text, validity)
         text = without_members(text, objects, names, validity)
+    elif member.claim is not None:
+        text = proven(member.claim, text, validity)
     inside = pc.ascii_trim(pc.utf8_slice_codeunits(text, 1, -1), _JSON_SPACE)
     return pc.if_else(pc.greater(pc.binary_length(inside), 0), inside, _NULL)

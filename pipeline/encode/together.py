@@ -27,7 +27,7 @@ class Together:
     def __init__(self, tree: Tree, schema: pa.Schema) -> None:
         alike: dict[tuple[Converter, pa.DataType], list[int]] = {}
         for member in _columns(tree):
-            if member.claim is not None or member.spread:
+            if member.spread:
                 continue
             key = member.converter, schema.field(member.column).type
             alike.setdefault(key, []).append(member.column)

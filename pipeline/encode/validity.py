@@ -33,10 +33,15 @@ class Validity:
 
     def check_ids(self, text: pa.StringArray, most: int) -> None:
         """Refuse ids of more than `most` bytes. text: escaped, without quotes."""
-        if len(text) and np.diff(text_offsets(text)).max() > most:
-            # Every escape stands for one byte: a quote, a backslash or a control character.
-            plain = pc.replace_substring_regex(text, r"\\(?:u00[0-9a-f]{2}|.)", "_")
-            self.refuse(pc.greater(pc.binary_length(plain), most), Reason.ID_TOO_LONG)
+        if _any_longer(text, most):
+            sizes = pc.binary_length(_unescaped(text))
+            self.refuse(pc.greater(sizes, most), Reason.ID_TOO_LONG)
+
+    def check_message_ids(self, text: pa.StringArray, most: int) -> None:
+        """Refuse messageIds of more than `most` characters. text: escaped, without quotes."""
+        if _any_longer(text, most):
+            lengths = pc.utf8_length(_unescaped(text))
+            self.refuse(pc.greater(lengths, most), Reason.MESSAGE_ID_TOO_LONG)
 
     def check_sizes(self, text: pa.StringArray, most: int) -> None:
         """Refuse values of more than `most` bytes."""
@@ -54,3 +59,13 @@ class Validity:
             self.reasons = np.zeros(self._rows, dtype=np.uint8)
         code = 1 + _REASONS.index(reason)
         self.reasons[mask & ((self.reasons == 0) | (self.reasons > code))] = code
+
+
+def _any_longer(text: pa.StringArray, most: int) -> bool:
+    """Whether a value has more than `most` bytes, escapes included."""
+    return bool(len(text) and np.diff(text_offsets(text)).max() > most)
+
+
+def _unescaped(text: pa.StringArray) -> pa.StringArray:
+    """As long as what it means: an escape is one quote, backslash or control character."""
+    return pc.replace_substring_regex(text, r"\\(?:u00[0-9a-f]{2}|.)", "_")

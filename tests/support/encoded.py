@@ -23,6 +23,7 @@ def encode(
     call: Call = Call.IDENTIFY,
     json_type: Sequence[str] = (),
     id_bytes: int | None = 150,
+    message_id_chars: int | None = 99,
     payload_bytes: int = 32_000,
     **rules: Any,
 ) -> Payloads:
@@ -44,6 +45,7 @@ def encode(
         separator=b",",
         payload_bytes=payload_bytes,
         id_bytes=id_bytes,
+        message_id_chars=message_id_chars,
     )
     return encoder.encode(batch, Span(stream=0, first=0, rows=batch.num_rows))
 

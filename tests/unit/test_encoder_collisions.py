@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from encoded import encode, reasons, rows, texts, traits
+from encoded import JSON, encode, reasons, rows, texts, traits
 
 from pipeline.encode.layout import ColumnRule
 from pipeline.errors import ConfigError
@@ -108,6 +108,10 @@ def test_a_struct_without_neighbours_and_with_an_email_or_an_object_type() -> No
         ("1", {"a": 2, "object_type_id": "1"}),
         ("1", {"object_type_id": "1"}),
     ]
+    json_type = pa.field("object_type_id", pa.string(), metadata=JSON)
+    groups = pa.array([{"object_type_id": '{"a":"x"}'}], pa.struct([json_type]))
+    (row,) = rows(encode({"groupId": ["g"], "traits": groups}, call=Call.GROUP))
+    assert row["objectTypeId"] == row["traits"]["object_type_id"] == '{"a":"x"}'  # an id is text
     bad = pa.array([{"object_type_id": [1]}])
     with pytest.raises(ConfigError, match=r"traits.object_type_id is a list.*objectTypeId"):
         encode({"groupId": ["g"], "traits": bad}, call=Call.GROUP)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from encoded import encode, reasons, rows, texts, traits
 
-from pipeline.config.models import ColumnConfig
+from pipeline.config.syncs import ColumnConfig
 from pipeline.encode.formats import FORMATS
 from pipeline.encode.layout import ColumnRule
 from pipeline.errors import ConfigError

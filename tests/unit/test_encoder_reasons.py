@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pytest
-from encoded import JSON, encode, reasons, rows
+from encoded import JSON, encode, reasons, rows, texts
 
 from pipeline.encode.layout import ColumnRule
 from pipeline.model import Call, Reason
@@ -48,6 +50,16 @@ def test_an_id_is_measured_in_bytes_of_what_it_means(name: str) -> None:
     assert reasons(encode(columns, call=call, id_bytes=None)) == {}
 
 
+def test_a_message_id_is_measured_in_characters_of_what_it_means() -> None:
+    ids = ["x" * 99, "x" * 100, "€" * 99, "€" * 100, '"' * 99, '"' * 100, "", None]
+    columns = {"userId": ["u"] * len(ids), "messageId": ids}
+    payloads = encode(columns)
+    assert reasons(payloads) == dict.fromkeys([1, 3, 5], "message_id_too_long")
+    sent = [json.loads(letter.payload)["messageId"] for letter in payloads.invalid]
+    assert sent == [ids[row] for row in (1, 3, 5)], "as it would have been sent"
+    assert reasons(encode(columns, message_id_chars=None)) == {}
+
+
 def test_object_types_and_names_may_be_long() -> None:
     long = ["x" * 200]
     assert len(encode({"groupId": ["g"], "objectTypeId": long}, call=Call.GROUP)) == 1
@@ -59,6 +71,7 @@ def test_of_several_reasons_the_first_of_the_list_counts() -> None:
         "missing_id",
         "empty_id",
         "id_too_long",
+        "message_id_too_long",
         "missing_event",
         "missing_group_id",
         "missing_previous_id",
@@ -108,6 +121,71 @@ def test_lone_surrogates_do_not_reach_the_wire() -> None:
     payloads = encode({"userId": ["u", "v"], "x": documents}, json_columns=["x"])
     assert reasons(payloads) == {0: "invalid_json"}
     assert rows(payloads)[0]["traits"] == {"x": {"a": "😀"}}
+
+
+LONE = [
+    '{"a":"\\ud800"}',
+    '"\\uDBFF\\uD800"',
+    '["\\udc00"]',
+    '{"\\uD800":1}',
+]
+FINE = ['{"a":"\\ud83d\\uDE00"}', '"\\\\ud800"', '"\\u00e9"', "null", "[" * 2_000 + "]" * 2_000]
+
+
+@pytest.mark.parametrize("lone", LONE)
+@pytest.mark.parametrize("fine", FINE)
+def test_half_a_pair_is_looked_for_in_json_that_a_source_vouches_for_too(
+    lone: str, fine: str
+) -> None:
+    documents = [fine, lone, None, fine]
+    found = encode({"userId": list("abcd"), "doc": documents}, json_type=["doc"])
+    assert reasons(found) == {1: "invalid_json"}
+    orjson.loads(found.invalid[0].payload)
+    assert [f'"doc":{text or "null"}}}' in row for text, row in zip(
+        [fine, None, fine], texts(found), strict=True
+    )] == [True] * 3  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["traits", "s", "list"])
+@pytest.mark.parametrize("trusted", [True, False])
+def test_half_a_pair_wherever_json_may_be(place: str, *, trusted: bool) -> None:
+    documents = pa.array(['{"a":1}', '{"a":"\\ud800"}', None])
+    field = pa.field("doc", pa.string(), metadata=JSON)
+    if place == "list":
+        column = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3]), documents).cast(pa.list_(field))
+    else:
+        column = pa.StructArray.from_arrays([documents], fields=[field])
+    found = encode({"userId": list("abc"), place: column}, trusted_json=trusted)
+    assert reasons(found) == {1: "invalid_json"}
+    for payload in texts(found):
+        orjson.loads(payload)
+
+
+@pytest.mark.parametrize("beside", [{}, {"traits.b": [1, 2, 3]}])
+def test_half_a_pair_in_a_column_that_gives_the_traits(beside: dict[str, Any]) -> None:
+    documents = ['{"a":1}', '{"c":"\\udfff"}', None]
+    found = encode({"userId": list("abc"), "traits": documents, **beside}, json_type=["traits"])
+    assert reasons(found) == {1: "invalid_json"}
+    orjson.loads(found.invalid[0].payload)
+
+
+def test_many_columns_of_json_are_looked_at_one_by_one() -> None:
+    good, bad = ['"x"', '"y"'], ['"\\ud800"', '"y"']
+    found = encode({"userId": ["a", "b"], "m": good, "n": bad, "o": good}, json_type=list("mno"))
+    assert reasons(found) == {0: "invalid_json"}
+    assert rows(found)[0]["traits"] == {"m": "y", "n": "y", "o": "y"}
+
+
+def test_json_in_a_struct_with_a_format_of_its_own_is_checked() -> None:
+    fields = [
+        pa.field("at", pa.timestamp("us", "UTC")),
+        pa.field("doc", pa.string(), metadata=JSON),
+    ]
+    times = pa.array([0, 0], fields[0].type)
+    column = pa.StructArray.from_arrays([times, pa.array(["{}", "{"])], fields=fields)
+    given = {"userId": ["a", "b"], "s": column}
+    as_iso = {"s": ColumnRule(form="iso8601")}
+    assert reasons(encode(given, columns=as_iso, trusted_json=False)) == {1: "invalid_json"}
 
 
 def test_bytes_that_are_not_utf8_are_the_sources_to_find() -> None:
