@@ -22,10 +22,10 @@ from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
-from pipeline.local.bigquery.catalog import Provided
 from pipeline.local.bigquery.errors import LocalError
 from pipeline.local.bigquery.jobs import Jobs
 from pipeline.local.bigquery.rest import add_routes
+from pipeline.local.bigquery.tables import Provided
 from pipeline.local.bigquery.warehouse import Warehouse
 
 PROJECT = "my-project"

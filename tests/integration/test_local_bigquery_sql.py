@@ -210,6 +210,15 @@ def test_types_of_literals_casts_and_functions(warehouse: Warehouse) -> None:
         ("BIGNUMERIC '2' IN (1, 2)", True),
         ("BIGNUMERIC '2' BETWEEN 1 AND 3", True),
         ("GREATEST(BIGNUMERIC '10', 9)", Decimal(10)),
+        ("BIGNUMERIC '1E-38'", Decimal("1E-38")),
+        ("BIGNUMERIC '-12.5e-2'", Decimal("-0.125")),
+        ("BIGNUMERIC '+.5E+3'", Decimal(500)),
+        ("BIGNUMERIC '1.25E1'", Decimal("12.5")),
+        ("SAFE_CAST('hello' AS BIGNUMERIC)", None),
+        ("SAFE_CAST('1E99' AS BIGNUMERIC)", None),
+        ("(SELECT STRING_AGG(x, '' ORDER BY i) FROM UNNEST(['a', 'b']) x WITH OFFSET i)", "ab"),
+        ("(SELECT SUM(i) FROM UNNEST(['a', 'b', 'c']) WITH OFFSET AS i)", 3),
+        ("(SELECT MIN(offset) FROM UNNEST([7]) AS x WITH OFFSET)", 0),
     ],
 )
 def test_functions(warehouse: Warehouse, expression: str, expected: object) -> None:

@@ -2,7 +2,7 @@
 
 types      BigQuery's types, and their forms in DuckDB, Arrow and REST; arrow moves the data
 sql        a script -> statements; analysis types and judges them; rewrite makes DuckDB's SQL
-           of them, node by node in expressions, with macros
+           of them, node by node in expressions and bignumeric, with macros
 plan       what a statement will do: ddl, dml, coerce; execute runs it
 catalog    datasets and tables; warehouse their rows
 jobs       query jobs; rest, resources, rows their HTTP and JSON

@@ -11,7 +11,6 @@ from __future__ import annotations
 from sqlglot import exp
 
 from pipeline.local.bigquery.analysis import UNKNOWN
-from pipeline.local.bigquery.catalog import PARTITION_TIME, definitions
 from pipeline.local.bigquery.coerce import Unassignable, assigned, canonical
 from pipeline.local.bigquery.errors import already_exists, invalid_query, not_found, unsupported
 from pipeline.local.bigquery.plan import Plan, Scope
@@ -24,6 +23,7 @@ from pipeline.local.bigquery.sql import (
     schema_name,
     statement_type,
 )
+from pipeline.local.bigquery.tables import PARTITION_TIME, definitions
 from pipeline.local.bigquery.types import Column, duckdb_type, quoted
 
 

@@ -12,13 +12,19 @@ import re
 from sqlglot import exp
 
 from pipeline.local.bigquery.analysis import Analysis
+from pipeline.local.bigquery.bignumeric import (
+    COMPARED,
+    align,
+    bignumeric_operation,
+    division,
+    without_exponent,
+)
 from pipeline.local.bigquery.errors import LocalError, invalid_query, unsupported
-from pipeline.local.bigquery.sql import column_of, schema_name
+from pipeline.local.bigquery.sql import as_type, call, column_of, schema_name
 from pipeline.local.bigquery.types import Column, duckdb_type
 
 _ARITHMETIC = (exp.Add, exp.Sub, exp.Mul, exp.Mod, exp.IntDiv, exp.Neg)
 _NUMERICAL = (*_ARITHMETIC, exp.Abs, exp.Round, exp.Sum, exp.Avg, exp.Floor, exp.Ceil)
-_COMPARED = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE)
 _MIXING = (exp.Coalesce, exp.Greatest, exp.Least, exp.In, exp.Between, exp.Nullif, exp.If, exp.Case)
 _RENAMED = {
     "ST_GEOGPOINT": "retl_point",
@@ -30,14 +36,6 @@ _RENAMED = {
     "RANGE_END": "retl_range_end",
     "FORMAT": "printf",
 }
-
-
-def _call(name: str, *arguments: exp.Expr) -> exp.Expr:
-    return exp.Anonymous(this=name, expressions=list(arguments))
-
-
-def _as(node: exp.Expr, dtype: str) -> exp.Expr:
-    return exp.Cast(this=node, to=exp.DataType.build(dtype, dialect="duckdb"))
 
 
 def replacement_of(node: exp.Expr, analysis: Analysis) -> exp.Expr:  # noqa: C901 - a table of cases
@@ -53,27 +51,40 @@ def replacement_of(node: exp.Expr, analysis: Analysis) -> exp.Expr:  # noqa: C90
         node.set("db", None)  # dataset.table.column: the table's alias is its short name
         node.set("catalog", None)
         return node
+    if isinstance(node, exp.Unnest) and node.args.get("offset"):
+        return _with_offset(node)
     if isinstance(node, exp.Literal):
         return _literal(node, analysis)
     if isinstance(node, exp.ByteString):
         # The tokenizer made characters of \xHH; a literal with others is text in UTF-8.
         narrow = all(ord(character) < 256 for character in node.name)
         data = node.name.encode("latin-1" if narrow else "utf-8")
-        return _call("from_hex", exp.Literal.string(data.hex()))
+        return call("from_hex", exp.Literal.string(data.hex()))
     if isinstance(node, exp.Interval):
         return _interval(node)
     if isinstance(node, exp.Cast):
         return _cast(node, analysis)
     if isinstance(node, exp.Div):
-        node = _division(node, analysis)
-    if isinstance(node, (*_NUMERICAL, *_COMPARED)):
-        return _bignumeric_operation(node, analysis)
+        node = division(node, analysis)
+    if isinstance(node, (*_NUMERICAL, *COMPARED)):
+        return bignumeric_operation(node, analysis)
     if isinstance(node, _MIXING):
-        _align(node, analysis)
+        align(node, analysis)
         return node
     if isinstance(node, (exp.Parameter, exp.SessionParameter)):
         raise unsupported("query parameters and system variables")
     return _function(node, analysis)
+
+
+def _with_offset(node: exp.Unnest) -> exp.Expr:
+    """UNNEST(...) WITH OFFSET counts from 0, DuckDB's WITH ORDINALITY from 1."""
+    alias = node.args.get("alias")
+    if alias is None or not alias.columns:
+        node.set("alias", exp.TableAlias(columns=[exp.to_identifier("retl_element")]))
+    offset = node.args["offset"]
+    counted = exp.Sub(this=exp.column(offset.copy()), expression=exp.Literal.number(1))
+    names = [exp.column(each.copy()) for each in node.args["alias"].columns]
+    return exp.select(*names, exp.alias_(counted, offset.copy())).from_(node).subquery()
 
 
 def _literal(node: exp.Literal, analysis: Analysis) -> exp.Expr:
@@ -82,12 +93,12 @@ def _literal(node: exp.Literal, analysis: Analysis) -> exp.Expr:
     if node.is_string or isinstance(parent, (exp.Cast, exp.DataTypeParam)):
         return node
     if node.is_int:
-        return _as(node, "BIGINT") if isinstance(parent, _ARITHMETIC) else node
+        return as_type(node, "BIGINT") if isinstance(parent, _ARITHMETIC) else node
     if isinstance(parent, exp.Binary):
         other = parent.expression if parent.this is node else parent.this
         if analysis.type_of(other) in ("NUMERIC", "BIGNUMERIC"):
             return node  # BigQuery coerces the literal to its neighbour's type
-    return _as(node, "DOUBLE")
+    return as_type(node, "DOUBLE")
 
 
 _TEXT_MACROS = {
@@ -105,111 +116,62 @@ def _cast(node: exp.Cast, analysis: Analysis) -> exp.Expr:  # noqa: C901 - cases
     value: exp.Expr = node.this
     if source == "BIGNUMERIC" and dtype.this != exp.DType.BIGDECIMAL:
         text = dtype.this in (exp.DType.TEXT, exp.DType.VARCHAR)
-        value = _call("retl_bignumeric_text" if text else "retl_numeric", value)
+        value = call("retl_bignumeric_text" if text else "retl_numeric", value)
         node.set("this", value)
     if dtype.this == exp.DType.BIGDECIMAL:
         if source == "BIGNUMERIC":
             return value
-        return _call("retl_safe_bignumeric" if safe else "retl_bignumeric", value)
+        value = without_exponent(value)
+        return call("retl_safe_bignumeric" if safe else "retl_bignumeric", value)
     if dtype.this == exp.DType.GEOGRAPHY:
-        return _call("retl_geography", value)
+        return call("retl_geography", value)
     if dtype.this == exp.DType.RANGE:
         element = column_of("", dtype.expressions[0]).kind
-        return _call(f"retl_range_{element.lower()}", value)
+        return call(f"retl_range_{element.lower()}", value)
     if dtype.this == exp.DType.INTERVAL and isinstance(value, exp.Literal):
         return _interval_literal(value.name)
     if dtype.this in (exp.DType.TEXT, exp.DType.VARCHAR) and source in _TEXT_MACROS:
-        return _call(_TEXT_MACROS[source], value)
+        return call(_TEXT_MACROS[source], value)
     if dtype.this == exp.DType.BIGINT and source == "FLOAT64":
         node.set("this", exp.Round(this=value))  # half away from zero, not to even
     if dtype.this in (exp.DType.BINARY, exp.DType.VARBINARY) and source == "STRING":
-        return _call("encode", value)
+        return call("encode", value)
     if dtype.this not in (exp.DType.JSON, exp.DType.INTERVAL):
         canonical = duckdb_type(column_of("", dtype))
         node.set("to", exp.DataType.build(canonical, dialect="duckdb", udt=True))
     return node
 
 
-def _bignumeric_operation(node: exp.Expr, analysis: Analysis) -> exp.Expr:
-    """Comparisons of BIGNUMERIC exactly; arithmetic at NUMERIC's precision."""
-    operands = [key for key in ("this", "expression") if isinstance(node.args.get(key), exp.Expr)]
-    big = [analysis.type_of(node.args[key]) == "BIGNUMERIC" for key in operands]
-    if not any(big):
-        return node
-    if isinstance(node, _COMPARED):
-        for key, is_big in zip(operands, big, strict=True):
-            if not is_big:
-                node.set(key, _call("retl_bignumeric", node.args[key]))
-        return node
-    for key, is_big in zip(operands, big, strict=True):
-        if is_big:
-            node.set(key, _call("retl_numeric", node.args[key]))
-    return _call("retl_bignumeric", node)
-
-
-def _division(node: exp.Expr, analysis: Analysis) -> exp.Expr:
-    """Division that refuses zero, and stays NUMERIC where BigQuery's does."""
-    kinds = {analysis.type_of(node.this), analysis.type_of(node.expression)}
-    sides = [
-        _call("retl_numeric", side) if analysis.type_of(side) == "BIGNUMERIC" else side
-        for side in (node.this, node.expression)
-    ]
-    divided = _call("retl_divide", *sides)
-    if "BIGNUMERIC" in kinds and "FLOAT64" not in kinds:
-        return _call("retl_bignumeric", _as(divided, "DECIMAL(38, 9)"))
-    if "NUMERIC" in kinds and "FLOAT64" not in kinds:
-        return _as(divided, "DECIMAL(38, 9)")
-    return divided
-
-
-def _align(node: exp.Expr, analysis: Analysis) -> None:
-    """Make the numbers beside a BIGNUMERIC, in places that need one type, BIGNUMERIC too."""
-    if isinstance(node, exp.Case):
-        values = [branch.args.get("true") for branch in node.args["ifs"]]
-        values.append(node.args.get("default"))
-    elif isinstance(node, exp.If):
-        values = [node.args.get("true"), node.args.get("false")]
-    else:
-        values = [node.this, *node.expressions]
-        values += [node.args.get(key) for key in ("expression", "low", "high")]
-    kinds = [analysis.type_of(value) for value in values]
-    if "BIGNUMERIC" not in kinds:
-        return
-    for value, kind in zip(values, kinds, strict=True):
-        if value is not None and kind in ("INT64", "NUMERIC", "FLOAT64"):
-            value.replace(_call("retl_bignumeric", value.copy()))
-
-
 def _function(node: exp.Expr, analysis: Analysis) -> exp.Expr:  # noqa: C901, PLR0912 - cases
     """Functions whose translation would have another type or value."""
     if isinstance(node, (exp.UnixSeconds, exp.UnixMillis, exp.UnixMicros)):
-        micros = _call("epoch_us", _as(node.this, "TIMESTAMPTZ"))
+        micros = call("epoch_us", as_type(node.this, "TIMESTAMPTZ"))
         unit = {exp.UnixSeconds: 1_000_000, exp.UnixMillis: 1_000}.get(type(node))
-        return _call("retl_floor", micros, exp.Literal.number(unit)) if unit else micros
+        return call("retl_floor", micros, exp.Literal.number(unit)) if unit else micros
     if isinstance(node, (exp.DateAdd, exp.DateSub, exp.DateTrunc)):
-        return _as(node, "DATE") if analysis.type_of(node.this) == "DATE" else node
+        return as_type(node, "DATE") if analysis.type_of(node.this) == "DATE" else node
     if isinstance(node, (exp.UnixToTime, exp.StrToTime)):
-        return _as(node, "TIMESTAMPTZ") if _says(node, "TIMESTAMP") else node
+        return as_type(node, "TIMESTAMPTZ") if _says(node, "TIMESTAMP") else node
     if isinstance(node, exp.Extract) and node.this.name.upper() == "DAYOFWEEK":
         # DuckDB's Sunday is 0, BigQuery's 1.
         return exp.Paren(this=exp.Add(this=node, expression=exp.Literal.number(1)))
     if isinstance(node, exp.SafeFunc):
         raise unsupported("the SAFE. prefix of functions")
     if isinstance(node, exp.CurrentDatetime):
-        return _as(exp.CurrentTimestamp(), "TIMESTAMP")
+        return as_type(exp.CurrentTimestamp(), "TIMESTAMP")
     if isinstance(node, exp.JSONFormat):
         if _says(node, "TO_JSON_STRING"):
-            return _as(_call("to_json", _json_value(node.this, analysis)), "VARCHAR")
-        return _call("to_json", _json_value(node.this, analysis))
+            return as_type(call("to_json", _json_value(node.this, analysis)), "VARCHAR")
+        return call("to_json", _json_value(node.this, analysis))
     if isinstance(node, exp.JSONKeyValue):
         node.set("expression", _json_value(node.expression, analysis))
         return node
     if isinstance(node, exp.Format):
-        return _call("printf", node.this, *node.expressions)
+        return call("printf", node.this, *node.expressions)
     if isinstance(node, exp.Anonymous):
         name = node.name.upper()
         if name in _RENAMED:
-            return _call(_RENAMED[name], *node.expressions)
+            return call(_RENAMED[name], *node.expressions)
         if name.startswith("ST_"):
             raise unsupported(f"the function {name}")
     return node
@@ -234,7 +196,7 @@ def _json_value(node: exp.Expr, analysis: Analysis) -> exp.Expr:
     shape = analysis.shape_of(node)
     if shape is None:
         kind = analysis.type_of(node)
-        return _call(_JSON_MACROS[kind], node) if kind in _JSON_MACROS else node
+        return call(_JSON_MACROS[kind], node) if kind in _JSON_MACROS else node
     try:
         return _json_shaped(node, column_of("", shape), 0)
     except (LocalError, KeyError, AttributeError):
@@ -249,7 +211,7 @@ def _json_shaped(value: exp.Expr, column: Column, depth: int) -> exp.Expr:
         if isinstance(body, exp.Column):
             return value
         function = exp.Lambda(this=body, expressions=[exp.to_identifier(item)])
-        return _call("list_transform", value, function)
+        return call("list_transform", value, function)
     if column.kind == "STRUCT":
         parts = []
         for field in column.fields:
@@ -260,7 +222,7 @@ def _json_shaped(value: exp.Expr, column: Column, depth: int) -> exp.Expr:
         empty = exp.Is(this=value.copy(), expression=exp.Null())
         return exp.Case(ifs=[exp.If(this=empty, true=exp.Null())], default=filled)
     macro = _JSON_MACROS.get(column.kind)
-    return _call(macro, value) if macro else value
+    return call(macro, value) if macro else value
 
 
 def _name(name: str) -> exp.Identifier:
@@ -287,4 +249,4 @@ def _interval_literal(text: str) -> exp.Expr:
     months = 12 * int(found["years"] or 0) + int(found["months"] or 0)
     months = -months if found["sign"] == "-" else months
     parts = f"{months} months {int(found['days'] or 0)} days {found['time'] or '00:00:00'}"
-    return _as(exp.Literal.string(parts), "INTERVAL")
+    return as_type(exp.Literal.string(parts), "INTERVAL")

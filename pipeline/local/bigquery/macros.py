@@ -15,7 +15,7 @@ _BIGNUMERIC = """struct_pack(
         AS DECIMAL(38, 38)))"""
 _TEXT = (
     "CASE WHEN contains(lower(CAST(x AS VARCHAR)), 'e') "
-    "THEN CAST({cast}(CAST(x AS DOUBLE) AS DECIMAL(38, 9)) AS VARCHAR) "
+    "THEN CAST({cast}({cast}(x AS DOUBLE) AS DECIMAL(38, 9)) AS VARCHAR) "
     "ELSE trim(CAST(x AS VARCHAR)) END"
 )
 _JSON_TIME = (

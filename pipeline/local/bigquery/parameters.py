@@ -1,7 +1,8 @@
 """Query parameters: `@name` in a statement becomes a value of its declared type.
 
 Values are put into the tree, never into text, and always under a CAST, so that the analysis sees
-their types as BigQuery does. Named parameters of scalar types and ARRAYs of these.
+their types as BigQuery does. Named parameters of scalar types, STRUCTs, RANGEs, and ARRAYs of
+the first two.
 Source: QueryParameter in the BigQuery v2 REST reference. Knows no HTTP.
 """
 
@@ -22,7 +23,7 @@ _INT64 = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _SCALARS = frozenset(
     {
         *("STRING", "INT64", "FLOAT64", "NUMERIC", "BIGNUMERIC", "BOOL", "BYTES", "JSON"),
-        *("DATE", "TIME", "DATETIME", "TIMESTAMP"),
+        *("DATE", "TIME", "DATETIME", "TIMESTAMP", "INTERVAL"),
     }
 )
 _OTHER_NAMES = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
@@ -58,26 +59,67 @@ def bind(statement: exp.Expr, values: Mapping[str, exp.Expr], sql: str) -> exp.E
         value = values.get(node.name.lower())
         if value is None:
             raise invalid_query(f"Query parameter '{node.name}' not found", at(node, sql))
+        if isinstance(node.parent, exp.Unnest) and not node.parent.args.get("offset"):
+            # As sqlglot's parser does for arrays of which it knows that they hold STRUCTs.
+            node.parent.set("explode_array", _holds_structs(value))
         return value.copy()
 
     return statement.transform(replaced)
 
 
+def _holds_structs(value: exp.Expr) -> bool:
+    """Whether UNNEST makes columns of the fields of its elements."""
+    element = value.to.expressions if isinstance(value, exp.Cast) else ()
+    return any(each.is_type(exp.DType.STRUCT) for each in element)
+
+
 def _value(name: str, dtype: Any, value: Any) -> exp.Expr:
-    kind = _kind(dtype)
-    value = value or {}
+    kind, value = _kind(dtype), value or {}
+    if kind == "STRUCT":
+        return _struct(name, dtype, value)
+    if kind == "RANGE":
+        element = _kind(dtype.get("rangeElementType"))
+        ends = value.get("rangeValue") or {}
+        start, end = ((ends.get(at) or {}).get("value") or "UNBOUNDED" for at in ("start", "end"))
+        return _cast(exp.Literal.string(f"[{start}, {end})"), f"RANGE<{element}>")
     if kind != "ARRAY":
         return _scalar(name, kind, value.get("value"))
-    element = _kind(dtype.get("arrayType") or {})
-    values = [_scalar(name, element, each.get("value")) for each in value.get("arrayValues") or ()]
-    array = exp.Array(expressions=values)
-    return exp.Cast(this=array, to=exp.DataType.build(f"ARRAY<{element}>", dialect="bigquery"))
+    element = _named(dtype.get("arrayType"))
+    values = [_value(name, dtype.get("arrayType"), each) for each in value.get("arrayValues") or ()]
+    return _cast(exp.Array(expressions=values), f"ARRAY<{element}>")
+
+
+def _struct(name: str, dtype: Any, value: Any) -> exp.Expr:
+    given = value.get("structValues") or {}
+    fields = [
+        exp.PropertyEQ(
+            this=exp.to_identifier(field["name"]),
+            expression=_value(name, field["type"], given.get(field["name"])),
+        )
+        for field in dtype.get("structTypes") or ()
+    ]
+    return exp.Struct(expressions=fields)
+
+
+def _named(dtype: Any) -> str:
+    """The type of an ARRAY's elements, as SQL names it."""
+    kind = _kind(dtype)
+    if kind in {"ARRAY", "RANGE"}:
+        raise unsupported(f"query parameters of type ARRAY<{kind}>")
+    if kind != "STRUCT":
+        return kind
+    fields = ((field["name"], field["type"]) for field in dtype.get("structTypes") or ())
+    return f"STRUCT<{', '.join(f'{name} {_named(each)}' for name, each in fields)}>"
+
+
+def _cast(value: exp.Expr, kind: str) -> exp.Expr:
+    return exp.Cast(this=value, to=exp.DataType.build(kind, dialect="bigquery"))
 
 
 def _kind(dtype: Any) -> str:
     kind = str((dtype or {}).get("type") or "").upper()
     kind = _OTHER_NAMES.get(kind, kind)
-    if kind not in _SCALARS and kind != "ARRAY":
+    if kind not in _SCALARS and kind not in {"ARRAY", "STRUCT", "RANGE"}:
         raise unsupported(f"query parameters of type {kind or 'unknown'}")
     return kind
 

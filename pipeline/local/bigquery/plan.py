@@ -13,11 +13,11 @@ from typing import Any
 from sqlglot import exp
 
 from pipeline.local.bigquery.analysis import UNKNOWN, Analysis, analyse, number
-from pipeline.local.bigquery.catalog import result_columns
 from pipeline.local.bigquery.errors import LocalError, unsupported
 from pipeline.local.bigquery.pseudo import expand
 from pipeline.local.bigquery.rewrite import name_outputs, to_duckdb
 from pipeline.local.bigquery.sql import Defaults, TableName, at, resolve
+from pipeline.local.bigquery.tables import result_columns
 from pipeline.local.bigquery.types import Column
 from pipeline.local.bigquery.warehouse import Warehouse
 

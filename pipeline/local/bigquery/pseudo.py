@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 
 from sqlglot import exp
 
-from pipeline.local.bigquery.catalog import PARTITION_TIME
 from pipeline.local.bigquery.errors import invalid_query
 from pipeline.local.bigquery.sql import Defaults, TableName, at, named_tables
+from pipeline.local.bigquery.tables import PARTITION_TIME
 from pipeline.local.bigquery.types import Column, sql_type
 from pipeline.local.bigquery.warehouse import Warehouse
 

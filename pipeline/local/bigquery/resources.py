@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.local.bigquery.catalog import TableInfo
 from pipeline.local.bigquery.jobs import Job
 from pipeline.local.bigquery.sql import TableName
+from pipeline.local.bigquery.tables import TableInfo
 from pipeline.local.bigquery.types import Column, to_rest
 
 LOCATION = "US"

@@ -17,7 +17,6 @@ import duckdb
 from aiohttp import web
 
 from pipeline.errors import ConfigError
-from pipeline.local.bigquery.catalog import Provided
 from pipeline.local.bigquery.memory import MemoryTable
 from pipeline.local.bigquery.messages import MESSAGE_BYTES, MESSAGE_ROWS
 from pipeline.local.bigquery.proxy import Proxy
@@ -25,6 +24,7 @@ from pipeline.local.bigquery.read_api import ReadApi, start
 from pipeline.local.bigquery.rest import add_routes
 from pipeline.local.bigquery.rest_faults import striking
 from pipeline.local.bigquery.sessions import SESSION_SECONDS, Sessions
+from pipeline.local.bigquery.tables import Provided
 from pipeline.local.bigquery.warehouse import Warehouse
 from pipeline.local.faults import CONNECTION, FaultPlan
 

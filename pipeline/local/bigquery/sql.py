@@ -245,3 +245,13 @@ _KINDS = {
     exp.DType.GEOGRAPHY: "GEOGRAPHY",
     exp.DType.INTERVAL: "INTERVAL",
 }
+
+
+def call(name: str, *arguments: exp.Expr) -> exp.Expr:
+    """A call of one of DuckDB's functions, or of our macros."""
+    return exp.Anonymous(this=name, expressions=list(arguments))
+
+
+def as_type(node: exp.Expr, dtype: str) -> exp.Expr:
+    """A cast to one of DuckDB's types."""
+    return exp.Cast(this=node, to=exp.DataType.build(dtype, dialect="duckdb"))

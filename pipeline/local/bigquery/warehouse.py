@@ -17,10 +17,11 @@ from sqlglot import exp
 
 from pipeline.local.bigquery import arrow, rewrite, sql, table_read
 from pipeline.local.bigquery.analysis import UNKNOWN, analyse, number
-from pipeline.local.bigquery.catalog import Catalog, definitions
+from pipeline.local.bigquery.catalog import Catalog
 from pipeline.local.bigquery.errors import LocalError, from_duckdb, invalid_query
 from pipeline.local.bigquery.rewrite import table_sql
 from pipeline.local.bigquery.sql import TableName
+from pipeline.local.bigquery.tables import definitions
 from pipeline.local.bigquery.types import Column, arrow_schema, from_arrow, quoted, select
 
 _BATCH_ROWS = 65_536  # rows of an Arrow batch that DuckDB hands out
