@@ -12,10 +12,13 @@ from pipeline.model import Reading, Window
 from pipeline.ports import DryRun
 from pipeline.source.client import Connection
 from pipeline.source.frame import ArrowFrame
+from pipeline.source.job import QueryResult
+from pipeline.source.lexical import as_subquery
 from pipeline.source.ordering import is_ordered
-from pipeline.source.query import JobSettings, QueryJobs, QueryResult
-from pipeline.source.read import row_count
+from pipeline.source.query import JobSettings, QueryJobs
+from pipeline.source.read import arranged, row_count
 from pipeline.source.storage import Storage
+from pipeline.source.streams import IN_ORDER, StreamCount, stream_count
 from pipeline.source.template import render
 from pipeline.source.threads import in_daemon
 
@@ -27,7 +30,8 @@ _CANCELLING = 5.0
 class BigQuery:
     """A `Source` for the query of one sync.
 
-    jobs: of its query jobs. variables: the sync's own. streams: how many are read at a time.
+    jobs: of its query jobs. variables: the sync's own. streams: how many are read at a time, by
+    each of so many shards.
     kept: whether a later run may go on with the query of one that is stopped; if not, stopping
     cancels it. where: for messages.
     """
@@ -41,11 +45,12 @@ class BigQuery:
         lookback: int,
         jobs: JobSettings,
         streams: int,
+        shards: int = 1,
         variables: Mapping[str, str] = _NONE,
         kept: bool = True,
     ) -> None:
         self._query, self._lookback, self._variables = query, lookback, variables
-        self._streams, self._kept = streams, kept
+        self._streams, self._kept = stream_count(streams, shards), kept
         self._jobs = QueryJobs(connection.jobs, where=where, settings=jobs)
         self._storage = Storage(connection, where=where)
         self._step = ""
@@ -53,7 +58,7 @@ class BigQuery:
     @property
     def activity(self) -> str:
         """See `pipeline.ports.Source`."""
-        return self._jobs.activity or self._step
+        return self._jobs.activity or self._step or self._storage.activity
 
     def sql(self, window: Window) -> str:
         """The query, rendered for a window."""
@@ -72,15 +77,14 @@ class BigQuery:
         """See `pipeline.ports.Source`."""
         sql = self.sql(window)
         # Several streams would lose the order that the query asks for.
-        readers = 1 if is_ordered(sql) else self._streams
-        return await self._start(sql, window, job_key, readers=readers, kept=self._kept)
+        streams = IN_ORDER if is_ordered(sql) else self._streams
+        return await self._start(sql, window, job_key, streams=streams, kept=self._kept)
 
     async def preview(self, window: Window, rows: int, job_key: str) -> pa.Table:
         """See `pipeline.ports.Source`."""
-        # A line of its own for the closing bracket: the query may end with a comment.
-        inner = self.sql(window).rstrip().removesuffix(";")
-        sql = f"SELECT * FROM (\n{inner}\n) LIMIT {rows}"  # noqa: S608 - the user's own query
-        reading = await self._start(sql, window, job_key, readers=1, kept=False)
+        sql = f"SELECT * FROM {as_subquery(self.sql(window))} LIMIT {rows}"  # noqa: S608 - the user's own query
+        self._storage.hurry()
+        reading = await self._start(sql, window, job_key, streams=IN_ORDER, kept=False)
         schema = pa.ipc.read_schema(pa.py_buffer(reading.schema))
         batches = [
             frame.record_batch()
@@ -102,14 +106,14 @@ class BigQuery:
         await in_daemon(self._jobs.close)
 
     async def _start(
-        self, sql: str, window: Window, job_key: str, *, readers: int, kept: bool
+        self, sql: str, window: Window, job_key: str, *, streams: StreamCount, kept: bool
     ) -> Reading:
         try:
             self._step = "checking the query"
-            await self.dry_run(window)
+            scan = await self.dry_run(window)
             result = await self._run(sql, job_key, kept=kept)
             self._step = "opening the result"
-            session = await self._storage.session(result.table, readers=readers)
+            session = await self._storage.session(result.table, streams=streams)
         finally:
             self._step = ""
         return Reading(
@@ -123,6 +127,7 @@ class BigQuery:
             slot_ms=result.slot_ms,
             cache_hit=result.cache_hit,
             estimated_bytes=session.estimated_total_bytes_scanned or None,
+            columns=arranged(scan.columns, session),
             details={"job": result.job_id, "table": result.table, "session": session.name},
         )
 

@@ -24,15 +24,18 @@ from google.cloud.bigquery_storage_v1.services.big_query_read.transports.base im
 )
 
 from pipeline.source.credentials import load
+from pipeline.source.patience import DEADLINE
 
 # Unlimited receive: a stream's message may be 128 MB. Keepalive: a dead peer is noticed within
-# 40 s; the values are those of Google's own streaming clients. Pool: a channel opened in place of
-# one that fell silent gets a connection of its own.
+# 40 s; the values are those of Google's own streaming clients. Reconnecting: gRPC's own pauses grow
+# to two minutes, in which every try fails at once. Pool: a channel opened in place of one that fell
+# silent gets a connection of its own.
 _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_reconnect_backoff_ms", 20_000),
     ("grpc.http2.bdp_probe", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -52,6 +55,7 @@ class Connection:
     endpoint: REST, a URL. storage_endpoint: gRPC, `host:port`, with `http://` before it for
     plain text.
     readers: streams read at a time, by all destinations together.
+    read_deadline: how long an outage of the Storage Read API may last, in seconds.
     """
 
     project: str
@@ -63,6 +67,7 @@ class Connection:
     storage_endpoint: str | None = None
     user_agent: str = ""
     readers: int = 4
+    read_deadline: float = DEADLINE
 
     def jobs(self) -> bigquery.Client:
         """The REST client. Raises CredentialsError."""

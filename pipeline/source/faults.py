@@ -50,9 +50,10 @@ def translated(where: str) -> Iterator[None]:
         raise _rest(where, error) from None
     except grpc.aio.AioRpcError as error:
         raise from_status(where, error.code(), error.details() or "") from None
-    except TransportError as error:
-        raise SourceError(f"{where}: Google's token server can't be reached. Run again.") from error
-    except GoogleAuthError:
+    except GoogleAuthError as error:
+        if _no_answer(error):
+            text = f"{where}: Google's token server can't be reached. Run again."
+            raise SourceError(text) from error
         raise CredentialsError(
             f"{where}: Google refuses the credentials. Check the service account key, and that "
             "the account still exists; with `impersonate`, that it may act as that account "
@@ -63,6 +64,18 @@ def translated(where: str) -> Iterator[None]:
             f"{where}: BigQuery can't be reached ({type(error).__name__}). Check `endpoint` and "
             "the network, and run again."
         ) from None
+
+
+def _no_answer(error: GoogleAuthError) -> bool:
+    """Whether nobody has judged the credentials: the token server was away, or overloaded.
+
+    On Kubernetes that is a pod's metadata server, which is not there in its first seconds. A
+    refusal of its own is a TransportError too, with the answer beside the text.
+    """
+    if isinstance(error, TransportError) or error.retryable:
+        return True
+    cause = error.__cause__
+    return isinstance(cause, TransportError) and len(cause.args) == 1
 
 
 def _rest(where: str, error: api.GoogleAPICallError | api.RetryError) -> PipelineError:

@@ -1,33 +1,22 @@
 """Query parameters: the typed way to put a value into a query, as `@name`. Pure.
 
 A parameter travels beside the SQL, so nothing in it can be taken for SQL. The type of a text, whole
-number, number, truth value or list of these is plain; all others are named. Messages never show a
-value.
+number, number, truth value or list of these is plain; all others are named. A STRUCT's fields are
+parameters themselves. Messages never show a value.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
-from decimal import Decimal
-from typing import TypeVar
 
-_T = TypeVar("_T")
+from pipeline.source.parameter_values import SCALARS
 
 _INFERRED: Mapping[type, str] = {bool: "BOOL", int: "INT64", float: "FLOAT64", str: "STRING"}
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
-_TIME = r"[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
-_DATETIME = re.compile(_DATE.pattern + _TIME, re.ASCII)
-_TIMESTAMP = re.compile(_DATE.pattern + _TIME + r"([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII)
-_WHOLE = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
-_DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?", re.ASCII)
-# https://cloud.google.com/bigquery/docs/reference/standard-sql/data-types#decimal_types
-_NUMERIC_DIGITS, _NUMERIC_SCALE = 29, 9
+_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+STRUCT, RANGE = "STRUCT", "RANGE<"
+"""A kind, and how the three kinds of ranges begin."""
 
 
 class BadParameter(ValueError):
@@ -38,7 +27,9 @@ class BadParameter(ValueError):
 class Parameter:
     """`@name` in a query. kind: BigQuery's type, of the elements if it is `repeated` (an ARRAY).
 
-    value: None, or of the Python type that Google's client takes for the kind.
+    value: None, or of the Python type that Google's client takes for the kind. Of a STRUCT its
+        fields, as a tuple of Parameters; of a RANGE its start and its end, None for unbounded; of
+        an ARRAY a tuple of these.
     """
 
     name: str
@@ -53,14 +44,36 @@ def parameter(name: str, given: object, kind: str | None = None) -> Parameter:
     Raises BadParameter.
     """
     if isinstance(given, list):
-        if any(each is None or isinstance(each, list) for each in given):
-            raise BadParameter("An ARRAY holds no nulls and no lists: remove them.")
-        kind = kind or _common(given)
-        return Parameter(
-            name=name, kind=kind, value=tuple(_value(each, kind) for each in given), repeated=True
-        )
+        return _array(name, given, kind)
     kind = kind or _inferred(given)
-    return Parameter(name=name, kind=kind, value=None if given is None else _value(given, kind))
+    if given is None and kind in SCALARS:
+        return Parameter(name=name, kind=kind, value=None)
+    return Parameter(name=name, kind=kind, value=_value(given, kind))
+
+
+def _array(name: str, given: Sequence[object], kind: str | None) -> Parameter:
+    if any(each is None or isinstance(each, list) for each in given):
+        raise BadParameter("An ARRAY holds no nulls and no lists: remove them.")
+    kind = kind or _common(given)
+    if kind.startswith(RANGE):
+        raise BadParameter("A RANGE can't be in an ARRAY here: write two ARRAYs, for its ends.")
+    values = tuple(_value(each, kind) for each in given)
+    if kind == STRUCT and len({_shape(each) for each in values}) != 1:
+        raise BadParameter(
+            "An ARRAY of STRUCTs holds at least one, and all have the same fields of the same "
+            "types: write `{type: TYPE, value: ...}` where they differ."
+        )
+    return Parameter(name=name, kind=kind, value=values, repeated=True)
+
+
+def _shape(struct: object) -> tuple[object, ...]:
+    """Names and types of a STRUCT's fields, in their order, to any depth."""
+    shape: list[object] = []
+    for each in struct if isinstance(struct, tuple) else ():
+        inner = each.value if each.kind == STRUCT else None
+        one = inner[0] if inner and each.repeated else inner
+        shape.append((each.name, each.kind, each.repeated, _shape(one)))
+    return tuple(shape)
 
 
 def _common(given: Sequence[object]) -> str:
@@ -88,81 +101,55 @@ def _value(given: object, kind: str) -> object:
     return made
 
 
-def _string(given: object) -> str | None:
-    return given if isinstance(given, str) else None
-
-
-def _int64(given: object) -> int | None:
-    if isinstance(given, str):
-        given = int(given) if _WHOLE.fullmatch(given) else None
-    if not isinstance(given, int) or isinstance(given, bool):
+def _struct(given: object) -> tuple[Parameter, ...] | None:
+    if not isinstance(given, Mapping) or not given:
         return None
-    return given if -(2**63) <= given < 2**63 else None
-
-
-def _float64(given: object) -> float | None:
-    if isinstance(given, bool) or not isinstance(given, int | float | str):
+    names = [str(name) for name in given]
+    if not all(map(_FIELD.fullmatch, names)) or len({n.lower() for n in names}) < len(names):
         return None
-    try:
-        number = float(given)
-    except (ValueError, OverflowError):
+    return tuple(_field(name, each) for name, each in zip(names, given.values(), strict=True))
+
+
+def _field(name: str, given: object) -> Parameter:
+    if not isinstance(given, Mapping):
+        return parameter(name, given)
+    kind = given.get("type")
+    if given.keys() != {"type", "value"} or not isinstance(kind, str) or kind not in _MAKERS:
+        raise BadParameter(
+            "A STRUCT's field is a plain value or typed: write `{type: TYPE, value: ...}`, the "
+            f"type one of {', '.join(_MAKERS)}."
+        )
+    if kind.startswith(RANGE):
+        raise BadParameter("A RANGE can't be in a STRUCT here: write two fields, for its ends.")
+    return parameter(name, given["value"], kind)
+
+
+def _range(given: object, kind: str) -> tuple[object, object] | None:
+    """Both ends, each of that kind."""
+    if not isinstance(given, Mapping) or given.keys() != {"start", "end"}:
         return None
-    return number if math.isfinite(number) else None
+    start, end = (None if given[at] is None else _value(given[at], kind) for at in _ENDS)
+    ordered = start is None or end is None or start < end  # type: ignore[operator]  # two dates, or two datetimes
+    return (start, end) if ordered else None
 
 
-def _bool(given: object) -> bool | None:
-    return {"true": True, "false": False}.get(str(given).lower())
-
-
-def _date(given: object) -> date | None:
-    return _parsed(given, _DATE, date.fromisoformat)
-
-
-def _datetime(given: object) -> datetime | None:
-    return _parsed(given, _DATETIME, datetime.fromisoformat)
-
-
-def _timestamp(given: object) -> datetime | None:
-    return _parsed(given, _TIMESTAMP, datetime.fromisoformat)
-
-
-def _numeric(given: object) -> Decimal | None:
-    text = str(given) if isinstance(given, int) and not isinstance(given, bool) else given
-    number = _parsed(text, _DECIMAL, Decimal)
-    if number is None:
-        return None
-    whole, _, fraction = f"{number:f}".lstrip("-").partition(".")
-    fits = len(whole.lstrip("0")) <= _NUMERIC_DIGITS and len(fraction) <= _NUMERIC_SCALE
-    return number if fits else None
-
-
-def _bytes(given: object) -> bytes | None:
-    try:
-        return base64.b64decode(given, validate=True) if isinstance(given, str) else None
-    except (binascii.Error, ValueError):
-        return None
-
-
-def _parsed(given: object, form: re.Pattern[str], parse: Callable[[str], _T]) -> _T | None:
-    """A text of that form, parsed; None for all else."""
-    if not isinstance(given, str) or not form.fullmatch(given):
-        return None
-    try:
-        return parse(given.upper())
-    except ValueError:  # a thirteenth month
-        return None
-
-
+_ENDS = ("start", "end")
+_BOUNDS = ", the start before the end, and null for no bound"
 _MAKERS: Mapping[str, tuple[Callable[[object], object], str]] = {
-    "STRING": (_string, "text, in quotes"),
-    "INT64": (_int64, "a whole number of at most 64 bits"),
-    "FLOAT64": (_float64, "a number"),
-    "BOOL": (_bool, "true or false"),
-    "DATE": (_date, "`2026-12-31`"),
-    "DATETIME": (_datetime, "`2026-12-31T23:59:59`, without a time zone"),
-    "TIMESTAMP": (_timestamp, "`2026-12-31T23:59:59Z`, with `Z` or an offset such as `+01:00`"),
-    "NUMERIC": (_numeric, 'digits in quotes ("12.50"), at most 29 before the point and 9 after it'),
-    "BYTES": (_bytes, "base64 text"),
+    **SCALARS,
+    STRUCT: (_struct, "its fields, `{a: 1, b: {type: DATE, value: 2026-12-31}}`"),
+    "RANGE<DATE>": (
+        lambda given: _range(given, "DATE"),
+        f"`{{start: 2026-01-01, end: 2027-01-01}}`{_BOUNDS}",
+    ),
+    "RANGE<DATETIME>": (
+        lambda given: _range(given, "DATETIME"),
+        f"`{{start: 2026-01-01T00:00:00, end: 2026-01-02T00:00:00}}`{_BOUNDS}",
+    ),
+    "RANGE<TIMESTAMP>": (
+        lambda given: _range(given, "TIMESTAMP"),
+        f"`{{start: 2026-01-01T00:00:00Z, end: 2026-01-02T00:00:00Z}}`{_BOUNDS}",
+    ),
 }
 KINDS = tuple(_MAKERS)
 """The types that a parameter may have."""

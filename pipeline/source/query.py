@@ -25,6 +25,8 @@ from google.cloud.bigquery.retry import DEFAULT_RETRY
 from pipeline.errors import ConfigError, PipelineError, SourceError
 from pipeline.ports import DryRun
 from pipeline.source.faults import failed_job, translated
+from pipeline.source.job import Job, QueryResult
+from pipeline.source.parameter_wire import as_google_takes
 from pipeline.source.parameters import Parameter
 
 # One REST call, its retries included, in seconds: an endpoint that is down is an answer soon.
@@ -52,23 +54,6 @@ class JobSettings:
     priority: str = "interactive"
     timeout: float | None = None
     parameters: Sequence[Parameter] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueryResult:
-    """A query that ran. table: `projects/p/datasets/d/tables/t`. started: Unix seconds.
-
-    slot_ms: of work, over all slots. cache_hit: BigQuery had the result from a query before.
-    """
-
-    job_id: str
-    location: str
-    table: str
-    started: int
-    bytes_processed: int
-    bytes_billed: int
-    slot_ms: int
-    cache_hit: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +96,7 @@ class QueryJobs:
                     use_legacy_sql=False,
                     dry_run=True,
                     use_query_cache=False,
-                    query_parameters=[_google(each) for each in self._settings.parameters],
+                    query_parameters=[as_google_takes(each) for each in self._settings.parameters],
                 ),
                 retry=self._retry,
                 job_retry=None,
@@ -131,7 +116,11 @@ class QueryJobs:
                 "columns), or raise the limit of the source."
             )
         return Checked(
-            dry_run=DryRun(bytes_processed=scanned, statement_type=kind),
+            dry_run=DryRun(
+                bytes_processed=scanned,
+                statement_type=kind,
+                columns=tuple(column.name for column in job.schema or ()),
+            ),
             at=int(job.created.timestamp()) if job.created else None,
         )
 
@@ -175,14 +164,14 @@ class QueryJobs:
             self._client = self._connect()
         return self._client
 
-    def _start(self, sql: str, job_id: str) -> _Job:
+    def _start(self, sql: str, job_id: str) -> Job:
         client, settings = self._opened(), self._settings
         config = bigquery.QueryJobConfig(
             use_legacy_sql=False,
             labels=dict(settings.labels),
             maximum_bytes_billed=settings.maximum_bytes_billed,
             priority=settings.priority.upper(),
-            query_parameters=[_google(each) for each in settings.parameters],
+            query_parameters=[as_google_takes(each) for each in settings.parameters],
         )
         if settings.timeout is not None:
             config.job_timeout_ms = round(settings.timeout * 1000)
@@ -202,10 +191,10 @@ class QueryJobs:
                 job_id, location=location, retry=self._retry, timeout=_PATIENCE
             )
             # Its parameters are not compared: a run goes on only with a sync that did not change.
-            return _Job(found, found=True)
-        return _Job(job, found=False)
+            return Job(found, found=True)
+        return Job(job, found=False)
 
-    def _wait(self, job: _Job, *, kept: bool) -> None:
+    def _wait(self, job: Job, *, kept: bool) -> None:
         """Until the job is done; a job that is not kept is cancelled when that goes wrong."""
         try:
             self._until_done(job)
@@ -214,7 +203,7 @@ class QueryJobs:
                 self._cancel(job)
             raise
 
-    def _until_done(self, job: _Job) -> None:
+    def _until_done(self, job: Job) -> None:
         """Raises SourceError when abandoned, ConfigError when the job was out of time."""
         began, pause = self._clock(), _FIRST_POLL
         limit, cancelled = self._settings.timeout, None
@@ -234,81 +223,20 @@ class QueryJobs:
         if cancelled is not None and job.error_result:
             raise self._too_slow(job)
 
-    def _cancel(self, job: _Job) -> None:
+    def _cancel(self, job: Job) -> None:
         """Ask BigQuery to stop the job; what it says to that changes nothing for us."""
         with suppress(PipelineError), translated(self._where):
             job.job.cancel(retry=self._retry.with_timeout(_CANCEL_PATIENCE), timeout=_PATIENCE)
 
-    def _failed(self, job: _Job, reason: str) -> PipelineError:
+    def _failed(self, job: Job, reason: str) -> PipelineError:
         limit = self._settings.timeout
         if limit is not None and reason in _STOPPED and job.seconds >= limit:
             return self._too_slow(job)
         return failed_job(self._where, job.id, reason)
 
-    def _too_slow(self, job: _Job) -> ConfigError:
+    def _too_slow(self, job: Job) -> ConfigError:
         return ConfigError(
             f"{self._where}: the query took longer than `query_timeout` allows "
             f"({self._settings.timeout:g} s) and was cancelled. Narrow it, or raise the limit of "
             f"the source; `bq show -j {job.id}` tells where its time went."
         )
-
-
-class _Job:
-    """A job, and whether it was there already."""
-
-    def __init__(self, job: bigquery.QueryJob, *, found: bool) -> None:
-        self.job, self.found = job, found
-        self.id = f"{job.project}:{job.location}.{job.job_id}"
-        self.query = str(job.query)
-
-    @property
-    def error_result(self) -> Mapping[str, str] | None:
-        result: Mapping[str, str] | None = self.job.error_result
-        return result
-
-    @property
-    def seconds(self) -> float:
-        """From its creation to its end, by BigQuery's clock."""
-        created, ended = self.job.created, self.job.ended
-        return float((ended - created).total_seconds()) if created and ended else 0.0
-
-    def activity(self, passed: float) -> str:
-        """What it is at, for people, from the statistics of the last poll. passed: seconds."""
-        job = self.job
-        doing = "query waiting for slots" if job.state == "PENDING" else "query running"
-        parts = [f"{doing}, {passed:.0f} s"]
-        if job.total_bytes_processed:
-            parts.append(f"{_size(job.total_bytes_processed)} processed")
-        elif job.estimated_bytes_processed:
-            parts.append(f"{_size(job.estimated_bytes_processed)} to scan")
-        if job.slot_millis:
-            parts.append(f"{job.slot_millis / 1000:,.0f} slot seconds")
-        return ", ".join(parts)
-
-    def result(self) -> QueryResult:
-        job, table = self.job, self.job.destination
-        return QueryResult(
-            job_id=self.id,
-            location=job.location or "",
-            table=f"projects/{table.project}/datasets/{table.dataset_id}/tables/{table.table_id}",
-            started=int(job.started.timestamp()),
-            bytes_processed=job.total_bytes_processed or 0,
-            bytes_billed=job.total_bytes_billed or 0,
-            slot_ms=job.slot_millis or 0,
-            cache_hit=bool(job.cache_hit),
-        )
-
-
-def _google(each: Parameter) -> bigquery.ScalarQueryParameter | bigquery.ArrayQueryParameter:
-    """A parameter as Google's client takes it."""
-    if each.repeated:
-        return bigquery.ArrayQueryParameter(each.name, each.kind, each.value)
-    return bigquery.ScalarQueryParameter(each.name, each.kind, each.value)  # type: ignore[arg-type]  # bytes are missing in its annotation
-
-
-def _size(nbytes: int) -> str:
-    """Bytes for people, in decimal units."""
-    for power, unit in ((12, "TB"), (9, "GB"), (6, "MB")):
-        if nbytes >= 10**power:
-            return f"{nbytes / 10**power:.1f} {unit}"
-    return f"{nbytes / 1000:.1f} kB"

@@ -28,7 +28,8 @@ from pipeline.model import Span
 from pipeline.source.faults import MissingTable, retry_after, translated
 from pipeline.source.frame import ArrowFrame, Decoder, cut
 from pipeline.source.idle import Idle
-from pipeline.source.patience import Patience
+from pipeline.source.patience import DEADLINE, Patience
+from pipeline.source.streams import StreamCount
 
 _READ_ROWS = "/google.cloud.bigquery.storage.v1.BigQueryRead/ReadRows"
 # No message for this long, in seconds, is a dead stream; asking for it is what starts the clock,
@@ -54,7 +55,8 @@ class Selection:
     snapshot_time: datetime | None = None
 
 
-_EVERYTHING = Selection()
+EVERYTHING = Selection()
+"""Of a table."""
 
 
 async def create_session(
@@ -62,13 +64,18 @@ async def create_session(
     *,
     project: str,
     table: str,
-    streams: int,
+    streams: StreamCount,
     compress: bool,
     where: str,
-    selection: Selection = _EVERYTHING,
+    selection: Selection = EVERYTHING,
+    deadline: float = DEADLINE,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    clock: Callable[[], float] = time.monotonic,
 ) -> types.ReadSession:
-    """A session of at most `streams` streams on `table` (`projects/p/datasets/d/tables/t`)."""
+    """A session of so many streams on `table` (`projects/p/datasets/d/tables/t`).
+
+    deadline: how long an outage may last, in seconds.
+    """
     codecs = types.ArrowSerializationOptions.CompressionCodec
     codec = codecs.LZ4_FRAME if compress else codecs.COMPRESSION_UNSPECIFIED
     options = types.ReadSession.TableReadOptions(
@@ -82,15 +89,18 @@ async def create_session(
         read_options=options,
         table_modifiers=types.ReadSession.TableModifiers(snapshot_time=selection.snapshot_time),
     )
-    patience = Patience(where, random.uniform)
+    patience = Patience(where, random.uniform, deadline=deadline)
     while True:
         try:
             with translated(where):
                 try:
                     found = await client.create_read_session(
-                        parent=f"projects/{project}",
-                        read_session=session,
-                        max_stream_count=streams,
+                        types.CreateReadSessionRequest(
+                            parent=f"projects/{project}",
+                            read_session=session,
+                            max_stream_count=streams.most,
+                            preferred_min_stream_count=streams.least,
+                        ),
                         retry=None,
                         timeout=_SESSION_TIMEOUT,
                     )
@@ -100,7 +110,7 @@ async def create_session(
                     if not isinstance(refusal, grpc.aio.AioRpcError) or _is_missing(refusal):
                         raise
                     code, details = refusal.code(), refusal.details() or ""
-                    wait = patience.failed(code, details, retry_after(refusal))
+                    wait = patience.failed(code, details, clock(), retry_after(refusal))
         except MissingTable as error:
             raise ResultExpired(f"{where}: the table or query's result is gone: {error}") from error
         await sleep(wait)
@@ -119,6 +129,13 @@ def row_count(session: types.ReadSession) -> int | None:
     return rows if rows or not session.streams else None
 
 
+def arranged(columns: Sequence[str], session: types.ReadSession) -> tuple[str, ...]:
+    """These columns, of the result, if the session has just them in another order; else empty."""
+    schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
+    differ = [*columns] != schema.names and sorted(columns) == sorted(schema.names)
+    return tuple(columns) if differ else ()
+
+
 def _is_missing(error: grpc.aio.AioRpcError) -> bool:
     return error.code() is grpc.StatusCode.NOT_FOUND
 
@@ -128,7 +145,7 @@ class StreamReader:
 
     headers: metadata of every call, beside the routing. expires: Unix seconds at which the
     session ends. renew: another channel for one that fell silent, or whose credentials were
-    refused. idle: seconds.
+    refused. idle: seconds. deadline: how long an outage may last, in seconds.
     """
 
     def __init__(
@@ -141,7 +158,9 @@ class StreamReader:
         expires: int | None = None,
         renew: Callable[[grpc.aio.Channel], grpc.aio.Channel] = lambda channel: channel,
         idle: float | None = None,
+        deadline: float = DEADLINE,
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -149,35 +168,41 @@ class StreamReader:
         self._schema, self._where, self._expires = schema, where, expires
         self._decoder = Decoder(schema, where)
         self._idle = _IDLE if idle is None else idle
-        self._now, self._sleep, self._uniform = now, sleep, uniform
+        self._deadline = deadline
+        self._now, self._clock, self._sleep, self._uniform = now, clock, sleep, uniform
+        self.trouble = ""
+        """What it waits out just now, for people; empty while rows come."""
 
     async def read(self, name: str, number: int, first: int) -> AsyncGenerator[ArrowFrame, None]:
         """Frames of the stream `name`, which is the run's stream `number`, from row `first`.
 
         Raises what `pipeline.ports.Source.read` raises.
         """
-        at, patience = first, Patience(self._where, self._uniform)
+        at, patience = first, Patience(self._where, self._uniform, deadline=self._deadline)
         while True:
-            idle = self._idle * patience.stretch
+            idle = patience.silence(self._idle, self._clock())
             try:
                 async with aclosing(self._read_once(name, number, at, idle)) as frames:
                     async for frame in frames:
                         at = frame.span.end
                         patience.progressed()
-                        idle = self._idle
+                        idle, self.trouble = self._idle, ""
                         yield frame
             except grpc.aio.AioRpcError as error:
-                code, details = error.code(), error.details() or ""
-                wait = patience.failed(code, details, retry_after(error))
+                code, details, now = error.code(), error.details() or "", self._clock()
+                wait, what = patience.failed(code, details, now, retry_after(error)), code.name
                 if code is grpc.StatusCode.UNAUTHENTICATED:
                     self._channel = self._renew(self._channel)
             except TimeoutError:
-                wait = patience.idle(idle)
+                now = self._clock()
+                wait, what = patience.idle(idle, now), "no message"
                 self._channel = self._renew(self._channel)  # it may be the connection
             except DecodeError:
-                wait = patience.broken("no ReadRowsResponse")
+                now = self._clock()
+                wait, what = patience.broken("no ReadRowsResponse", now), "a broken message"
             else:
                 return
+            self.trouble = f"reading again after {what}, for {patience.lasts(now):,.0f} s"
             await self._sleep(wait)
 
     async def _read_once(

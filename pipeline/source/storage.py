@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import grpc
 import pyarrow as pa
@@ -11,12 +12,11 @@ from google.cloud.bigquery_storage_v1 import types
 from pipeline.model import Reading
 from pipeline.source.client import Connection
 from pipeline.source.frame import ArrowFrame
-from pipeline.source.read import Selection, StreamReader, create_session
+from pipeline.source.read import EVERYTHING, Selection, StreamReader, create_session
+from pipeline.source.streams import StreamCount
 
-# Sessions live six hours by the service's own rule; its answer says when exactly.
-# More streams than are read at a time, so that the last ones end close together.
-_STREAMS_PER_READER = 4
-_EVERYTHING = Selection()
+# How long an outage may last where somebody waits for the answer, in seconds.
+_HURRY = 30.0
 
 
 class Storage:
@@ -26,24 +26,53 @@ class Storage:
         self._connection, self._where = connection, where
         self._channel: grpc.aio.Channel | None = None
         self._failed: list[grpc.aio.Channel] = []
+        self._readers: set[StreamReader] = set()
+        self._deadline = connection.read_deadline
+
+    @property
+    def activity(self) -> str:
+        """What a read waits out just now, for people; else empty."""
+        return next((reader.trouble for reader in self._readers if reader.trouble), "")
+
+    def hurry(self) -> None:
+        """Somebody waits for what is asked from here on: an outage ends it soon."""
+        self._deadline = min(self._deadline, _HURRY)
 
     async def session(
-        self, table: str, *, readers: int, selection: Selection = _EVERYTHING
+        self, table: str, *, streams: StreamCount, selection: Selection = EVERYTHING
     ) -> types.ReadSession:
-        """A session on `projects/p/datasets/d/tables/t`, for so many readers; 1: one stream."""
+        """A session on `projects/p/datasets/d/tables/t`."""
         return await create_session(
             self._connection.sessions(self.channel()),
             project=self._connection.project,
             table=table,
-            streams=1 if readers == 1 else readers * _STREAMS_PER_READER,
+            streams=streams,
             compress=self._connection.compress,
             where=self._where,
             selection=selection,
+            deadline=self._deadline,
         )
 
-    def read(self, reading: Reading, stream: int, first: int) -> AsyncGenerator[ArrowFrame, None]:
-        """See `pipeline.ports.Source`."""
-        return self.reader(reading).read(reading.streams[stream], stream, first)
+    async def read(
+        self, reading: Reading, stream: int, first: int
+    ) -> AsyncGenerator[ArrowFrame, None]:
+        """See `pipeline.ports.Source`.
+
+        A stream may end early and not say so. Where no count of all rows can tell that, an end is
+        believed when the stream ends at the same row twice.
+        """
+        counted = reading.rows is not None and reading.rows_exact
+        reader, at, ends = self.reader(reading), first, 0
+        self._readers.add(reader)
+        try:
+            while ends < (1 if counted else 2):
+                ends += 1
+                async with aclosing(reader.read(reading.streams[stream], stream, at)) as frames:
+                    async for frame in frames:
+                        at, ends = frame.span.end, 1
+                        yield frame
+        finally:
+            self._readers.discard(reader)
 
     def reader(self, reading: Reading, *, idle: float | None = None) -> StreamReader:
         """Reads the streams of a reading. idle: seconds without a message; None: the usual."""
@@ -55,6 +84,7 @@ class Storage:
             expires=reading.expires,
             renew=self._renewed,
             idle=idle,
+            deadline=self._deadline,
         )
 
     def channel(self) -> grpc.aio.Channel:

@@ -24,6 +24,7 @@ from pipeline.source.frame import ArrowFrame
 from pipeline.source.query import Checked, JobSettings, QueryJobs
 from pipeline.source.read import Selection, row_count
 from pipeline.source.storage import Storage
+from pipeline.source.streams import IN_ORDER, StreamCount, stream_count
 from pipeline.source.template import render
 from pipeline.source.threads import in_daemon
 
@@ -37,7 +38,8 @@ class BigQueryTable:
     """A `Source` for the table of one sync.
 
     table: `dataset.table`, or with its project before. fields: none: all. variables: the sync's
-    own. jobs: the guard of its dry run. streams: how many are read at a time. where: for messages.
+    own. jobs: the guard of its dry run. streams: how many are read at a time, by each of so many
+    shards. where: for messages.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class BigQueryTable:
         lookback: int,
         jobs: JobSettings,
         streams: int,
+        shards: int = 1,
         row_restriction: str = "",
         fields: tuple[str, ...] = (),
         snapshot_time: datetime | None = None,
         variables: Mapping[str, str] = _NONE,
     ) -> None:
-        self._where, self._streams, self._fields = where, streams, fields
+        self._where, self._fields = where, fields
+        self._streams = stream_count(streams, shards)
         self._lookback, self._variables = lookback, variables
         self._restriction, self._snapshot = row_restriction, snapshot_time
         project, dataset, name = f"{connection.project}.{table}".rsplit(".", 2)
@@ -64,8 +68,12 @@ class BigQueryTable:
         self._path = f"projects/{project}/datasets/{dataset}/tables/{name}"
         self._jobs = QueryJobs(connection.jobs, where=where, settings=jobs)
         self._storage = Storage(connection, where=where)
-        self.activity = ""
+        self._step = ""
+
+    @property
+    def activity(self) -> str:
         """See `pipeline.ports.Source`."""
+        return self._step or self._storage.activity
 
     def sql(self, window: Window) -> str:
         """The query that would give the same rows."""
@@ -80,11 +88,12 @@ class BigQueryTable:
 
     async def start(self, window: Window, job_key: str) -> Reading:  # noqa: ARG002 - there is no job
         """See `pipeline.ports.Source`."""
-        return await self._start(window, readers=self._streams)
+        return await self._start(window, streams=self._streams)
 
     async def preview(self, window: Window, rows: int, job_key: str) -> pa.Table:  # noqa: ARG002 - there is no job
         """See `pipeline.ports.Source`. Reads no more than the first messages."""
-        reading = await self._start(window, readers=1)
+        self._storage.hurry()
+        reading = await self._start(window, streams=IN_ORDER)
         batches: list[pa.RecordBatch] = []
         for stream in range(len(reading.streams)):
             async with aclosing(self.read(reading, stream, 0)) as frames:
@@ -133,16 +142,16 @@ class BigQueryTable:
             )
         return await in_daemon(self._jobs.check, self.sql(window), "reading the table")
 
-    async def _start(self, window: Window, *, readers: int) -> Reading:
+    async def _start(self, window: Window, *, streams: StreamCount) -> Reading:
         try:
-            self.activity = "checking the table"
+            self._step = "checking the table"
             checked = await self._check(window)
             if checked.at is None:
                 raise SourceError(f"{self._where}: BigQuery did not tell its time. Run again.")
-            self.activity = "opening the table"
+            self._step = "opening the table"
             session = await self._storage.session(
                 self._path,
-                readers=readers,
+                streams=streams,
                 selection=Selection(
                     row_restriction=self._condition(window),
                     fields=self._fields,
@@ -150,7 +159,7 @@ class BigQueryTable:
                 ),
             )
         finally:
-            self.activity = ""
+            self._step = ""
         as_of = int(self._snapshot.timestamp()) if self._snapshot else checked.at
         return Reading(
             streams=tuple(stream.name for stream in session.streams),

@@ -68,6 +68,7 @@ class Service:
             pa.ipc.read_schema(pa.py_buffer(reading.schema)),
             where="sync users",
             sleep=self.api.sleep,
+            clock=self.api.clock,
             uniform=lambda low, high: (low + high) / 2,
         )
         return reader.read(reading.streams[stream], stream, first)

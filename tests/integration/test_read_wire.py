@@ -22,6 +22,7 @@ from pipeline.local.bigquery.proxy import GOAWAY
 from pipeline.model import Reading
 from pipeline.source.client import Connection
 from pipeline.source.storage import Storage
+from pipeline.source.streams import stream_count
 
 NUMBERS = pa.table({"n": pa.array(range(3_000), pa.int64()), "s": ["x" * 20] * 3_000})
 STREAM = "projects/p/locations/us/sessions/a b+c/streams/d=1&e"
@@ -89,7 +90,7 @@ async def test_metadata_is_what_the_official_client_sends(recorder: tuple[int, M
     with pytest.raises(SourceError):
         await anext(storage.read(Reading(streams=(STREAM,), schema=schema, query_started=0), 0, 0))
     with pytest.raises(ResultExpired):
-        await storage.session(TABLE, readers=2)
+        await storage.session(TABLE, streams=stream_count(2))
     await storage.close()
 
     assert met.keys() == theirs.keys() == {"ReadRows", "CreateReadSession"}

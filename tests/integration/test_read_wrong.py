@@ -14,6 +14,7 @@ from read_server import TABLE, Served, read_server
 
 from pipeline.errors import ReadingExpired, ResultExpired, SourceError
 from pipeline.model import Reading
+from pipeline.source.streams import IN_ORDER
 
 NUMBERS = pa.table({"n": pa.array(range(1_000), pa.int64()), "s": ["x"] * 1_000})
 READ_ROWS = "/google.cloud.bigquery.storage.v1.BigQueryRead/ReadRows"
@@ -100,7 +101,7 @@ async def test_what_is_lost_stays_lost(lost: str) -> None:
                 await served.rows(reading)
         if lost == "table":
             with pytest.raises(ResultExpired, match=r"Not found: Table p:d\.t"):
-                await served.storage.session(TABLE, readers=1)
+                await served.storage.session(TABLE, streams=IN_ORDER)
         else:
             again = await served.reading(readers=1)
             assert await served.rows(again) == [*range(1_000)]

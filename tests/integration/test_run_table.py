@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import yaml
@@ -13,6 +15,9 @@ from pipeline.config import load_config
 from pipeline.model import Result
 from pipeline.run.report import RunReport
 from pipeline.wiring import preview_sync, run_sync
+
+NONE: Mapping[str, str] = MappingProxyType({})
+SPOOL = {"RETL_SPOOL_DIR": "spool", "RETL_SPOOL__WHEN": "always"}
 
 
 def configured(one: System, **sync: object) -> Path:
@@ -39,8 +44,8 @@ def configured(one: System, **sync: object) -> Path:
     return path
 
 
-async def run(one: System, **sync: object) -> RunReport:
-    config = load_config(await asyncio.to_thread(configured, one, **sync), {})
+async def run(one: System, env: Mapping[str, str] = NONE, **sync: object) -> RunReport:
+    config = load_config(await asyncio.to_thread(configured, one, **sync), env)
     return await run_sync(config, "users", observer=one.events.append)
 
 
@@ -84,6 +89,25 @@ async def test_a_lost_session_reads_the_table_anew(system: Starter) -> None:
         await one.sql(PEOPLE)
         report = await run(one, **TABLE)
         assert (report.error, dict(report.restarts)) == (None, {"result_expired": 1})
+    assert {row["userId"] for row in one.received()} == {str(n) for n in range(1, 3_001)}
+
+
+@pytest.mark.parametrize("env", [NONE, SPOOL], ids=["straight", "spooled"])
+async def test_a_stream_that_ends_early_is_read_on_where_no_count_tells(
+    system: Starter, env: Mapping[str, str]
+) -> None:
+    plan = """
+    - {on: read_rows, after: 0, do: {wrong: ended}}
+    - {on: read_rows, after: 1, do: {wrong: ended, after_messages: 2}}
+    - {on: read_rows, after: 2, do: {wrong: ended, after_messages: 1}}
+    """
+    async with system(rows=3_000, bigquery_faults=plan) as one:
+        await one.sql(PEOPLE)
+        report = await run(one, {"RETL_READ_STREAMS": "1", **env}, **TABLE)
+        assert (report.error, report.result) == (None, Result.COMPLETE)
+        assert report.destinations["cio"].delivered == 3_000
+        assert all(one.plan.fired())
+        assert one.plan.seen()["read_rows"] == 5  # the last one brings nothing
     assert {row["userId"] for row in one.received()} == {str(n) for n in range(1, 3_001)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from bigquery_source import WINDOW, Service, read, running
 from google.api_core.exceptions import GoogleAPICallError
 from google.cloud import bigquery
 
+from pipeline.checkpoint.schema import dump_reading, load_reading
 from pipeline.errors import (
     ConfigError,
     CredentialsError,
@@ -19,6 +21,8 @@ from pipeline.errors import (
     ReadingExpired,
     SourceError,
 )
+from pipeline.ports import Source
+from pipeline.run.parts import schema_of
 from pipeline.source.bigquery import BigQuery
 from pipeline.source.client import Connection
 from pipeline.source.query import JobSettings
@@ -86,8 +90,10 @@ async def test_no_rows_and_one_row(service: Service) -> None:
     assert await service.rows("SELECT 7 AS id") == [7]
 
 
-async def test_a_preview_is_a_few_rows_of_the_real_types(service: Service) -> None:
-    source = service.source("SELECT id, JSON '{\"a\":1}' AS j FROM app.users ORDER BY id -- all;")
+@pytest.mark.parametrize("end", [" -- all;", "; -- all", ";;\n# all", " /* all */ ; /* ; */"])
+async def test_a_preview_is_a_few_rows_of_the_real_types(service: Service, end: str) -> None:
+    query = "SELECT id, JSON '{\"a\":1}' AS j FROM app.users ORDER BY id"
+    source = service.source(query + end)
     table = await source.preview(WINDOW, 3, "p")
     await source.close()
     assert table.column("id").to_pylist() == [1, 2, 3]
@@ -185,6 +191,7 @@ async def test_passing_faults_neither_lose_nor_repeat_a_row(
 async def test_faults_that_stay_end_the_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.source.patience._FIRST_WAIT", 0.0001)
     async with running("- {on: read_rows, times: always, do: {error: UNAVAILABLE}}") as service:
+        service.connection = replace(service.connection, read_deadline=0.05)
         with pytest.raises(SourceError, match="UNAVAILABLE"):
             await service.rows("SELECT id FROM app.users")
 
@@ -261,3 +268,50 @@ async def test_a_missing_role_for_sessions_is_told_with_the_role() -> None:
         with pytest.raises(CredentialsError, match=r"roles/bigquery\.readSessionUser"):
             await source.start(WINDOW, "key")
         await source.close()
+
+
+async def test_columns_keep_the_order_of_the_query_whatever_a_session_gives() -> None:
+    async with running("- {on: create_read_session, do: {wrong: reordered}}") as service:
+        source = service.source("SELECT id, seen FROM app.users")
+        odd, usual = await source.start(WINDOW, "key"), await source.start(WINDOW, "key")
+        await source.close()
+    given = pa.ipc.read_schema(pa.py_buffer(odd.schema)).names
+    assert (given, odd.columns) == (["seen", "id"], ("id", "seen"))
+    assert schema_of(odd).equals(schema_of(usual))
+    assert usual.columns == ()
+    assert load_reading(dump_reading(odd)) == odd  # for the process that goes on
+
+
+async def test_a_preview_gives_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.source.storage._HURRY", 0.05)
+    monkeypatch.setattr("pipeline.source.patience._FIRST_WAIT", 0.001)
+    fault = "- {on: create_read_session, times: always, do: {error: UNAVAILABLE}}"
+    async with running(fault) as service:
+        for source in (service.source("SELECT id FROM app.users"), service.table("app.users")):
+            with pytest.raises(SourceError, match="UNAVAILABLE"):
+                await source.preview(WINDOW, 1, "key")
+            await source.close()
+
+
+async def test_what_a_read_waits_out_is_its_activity(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[str] = []
+    monkeypatch.setattr("pipeline.source.patience._FIRST_WAIT", 0.001)
+    plan = """
+    - {on: read_rows, after: 0, do: {error: UNAVAILABLE}}
+    - {on: read_rows, after: 2, do: {error: UNAVAILABLE}}
+    """
+    async with running(plan) as service:
+        for source in (service.source("SELECT id FROM app.users"), service.table("app.users")):
+            reading = await source.start(WINDOW, "key")
+            reader = source._storage.reader(reading)
+
+            async def noted(seconds: float, *, source: Source = source) -> None:
+                waits.append(source.activity)
+
+            reader._sleep = noted
+            monkeypatch.setattr(source._storage, "reader", lambda _reading, one=reader: one)
+            async with aclosing(source.read(reading, 0, 0)) as frames:
+                await anext(frames)
+                assert source.activity == ""
+            await source.close()
+    assert waits == ["reading again after UNAVAILABLE, for 0 s"] * 2

@@ -154,13 +154,32 @@ PARAMETERS = [
     parameter("days", ["2026-01-02"], "DATE"),
     parameter("no_days", [], "DATE"),
     parameter("nothing", None, "DATE"),
+    parameter("clock", "06:30", "TIME"),
+    parameter("big", "0.12345678901234567890123456789012345678", "BIGNUMERIC"),
+    parameter("tiny", "0." + "0" * 37 + "1", "BIGNUMERIC"),  # which travels as 1E-38
+    parameter("span", "1-2 3 4:5:6.5", "INTERVAL"),
+    parameter("doc", '{"a": [1, "x"]}', "JSON"),
+    parameter("docs", [{"a": 1}], "JSON"),
+    parameter("year", {"start": "2026-01-01", "end": "2027-01-01"}, "RANGE<DATE>"),
+    parameter("since", {"start": "2026-01-02T00:00:00Z", "end": None}, "RANGE<TIMESTAMP>"),
+    parameter("who", {"id": 3, "day": {"type": "DATE", "value": "2026-01-02"}}, "STRUCT"),
+    parameter("pairs", [{"id": 3, "plan": "pro"}, {"id": 4, "plan": "free"}], "STRUCT"),
 ]
 TRUE = """
 SELECT COUNT(*) AS n FROM app.users WHERE @plan = "o'neil" AND @n = 7 AND @x = 1.5 AND @yes
   AND @day = DATE '2026-01-02' AND @local = DATETIME '2026-01-02 03:04:05'
   AND @at = TIMESTAMP '2026-01-02 02:04:05+00' AND @price = NUMERIC '12.5' AND @raw = b'\\x01\\x02'
   AND id IN UNNEST(@ids) AND @day IN UNNEST(@days) AND ARRAY_LENGTH(@no_days) = 0
-  AND @nothing IS NULL
+  AND @nothing IS NULL AND @clock = TIME '06:30:00'
+  AND @big = BIGNUMERIC '0.12345678901234567890123456789012345678'
+  AND @tiny = BIGNUMERIC '0.00000000000000000000000000000000000001'
+  AND @span = INTERVAL '1-2 3 4:5:6.5' YEAR TO SECOND
+  AND JSON_VALUE(@doc, '$.a[1]') = 'x' AND JSON_VALUE(@docs[OFFSET(0)], '$.a') = '1'
+  AND RANGE_START(@year) = DATE '2026-01-01' AND RANGE_END(@year) = DATE '2027-01-01'
+  AND RANGE_START(@since) = TIMESTAMP '2026-01-02 00:00:00+00' AND RANGE_END(@since) IS NULL
+  AND @who.id = 3 AND @who.day = @day
+  AND @pairs[OFFSET(1)].plan = 'free' AND ARRAY_LENGTH(@pairs) = 2
+  AND id IN (SELECT p.id - 2 FROM UNNEST(@pairs) AS p UNION ALL SELECT id - 1 FROM UNNEST(@pairs))
 """
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 from local_system import Starter, System, system
 
-from pipeline.events import Spooled
+from pipeline.config import load_config
+from pipeline.events import Spooled, Warned
 from pipeline.local.bigquery.server import Address
 from pipeline.local.bigquery.sessions import Session, Sessions, Stream
 from pipeline.model import Answer, Request, Result
 from pipeline.send.transport import HttpTransport
+from pipeline.wiring import open_store
 
 __all__ = ["system"]
 
@@ -115,6 +117,56 @@ async def test_a_restart_on_the_same_volume_needs_no_bigquery(
         assert list(spool.iterdir()) == []
     delivered = [call["userId"] for call in one.received()]
     assert sorted(map(int, delivered)) == list(range(1, ROWS + 1))
+
+
+@pytest.mark.parametrize("query", ["id AS userId, name", "id AS userId"], ids=["same", "changed"])
+@pytest.mark.parametrize("env", [{}, ALWAYS | {"RETL_SPOOL_DIR": "new"}], ids=["unset", "changed"])
+async def test_rows_in_a_directory_that_is_not_the_configured_one_do_not_stay(
+    system: Starter, world: World, env: dict[str, str], query: str
+) -> None:
+    async with system(rows=ROWS, bigquery_faults=COUNTED) as one:
+        async with spooling(one, RETL_DRAIN="0s") as (running, spool):
+            pass
+        assert running.result().result is Result.INTERRUPTED
+        assert list(spool.rglob("*.arrow"))
+
+        world.go.set()
+        report = await one.run(f"SELECT {query} FROM app.users", **env)
+        assert report.result is Result.COMPLETE, report.error
+        assert report.destinations["cio"].delivered == ROWS
+        assert list(spool.iterdir()) == []
+        told = [event.text for event in one.events if isinstance(event, Warned)]
+        gone_on_with = query == "id AS userId, name"
+        assert len([text for text in told if str(spool) in text]) == gone_on_with
+
+
+async def test_rows_of_a_sync_that_nothing_goes_on_with_do_not_stay(
+    system: Starter, world: World
+) -> None:
+    async with system(rows=ROWS, bigquery_faults=COUNTED) as one:
+        async with spooling(one, RETL_DRAIN="0s") as (_running, spool):
+            pass
+        config = load_config(one.folder / "retl.yml", {})
+        with closing(open_store(config)) as store:
+            store.set_window("users", 0)
+        (path,) = spool.iterdir()
+        path.rename(spool / path.name.replace("users", "formerly"))
+        world.go.set()
+        report = await one.run(**ALWAYS)
+        assert report.result is Result.COMPLETE, report.error
+        assert list(spool.iterdir()) == []
+
+
+async def test_a_folder_that_can_not_be_used_is_found_before_the_query_runs(
+    system: Starter,
+) -> None:
+    async with system(rows=10, bigquery_faults=COUNTED) as one:
+        (one.folder / "spool").touch()
+        before = dict(one.plan.seen())
+        report = await one.run(**ALWAYS)
+        assert (report.result, report.exit_code) == (Result.FAILED, 78)
+        assert "RETL_SPOOL_DIR" in str(report.error)
+        assert one.plan.seen() == before
 
 
 @pytest.mark.slow

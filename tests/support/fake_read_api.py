@@ -69,6 +69,10 @@ class FakeReadApi:
         self.waits.append(seconds)
         await asyncio.sleep(0)
 
+    def clock(self) -> float:
+        """The seconds that were waited so far: nothing else takes time."""
+        return sum(self.waits)
+
     def unary_stream(self, path: str) -> _Method:
         assert path == "/google.cloud.bigquery.storage.v1.BigQueryRead/ReadRows"
         return _Method(self)

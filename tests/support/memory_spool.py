@@ -53,6 +53,7 @@ class NumberSource:
     frame: Callable[[Span], NumberFrame] = NumberFrame
     asked: list[tuple[int, int]] = field(default_factory=list)
     sent: list[tuple[int, int]] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
     activity: str = ""
     closed: int = 0
 
@@ -66,6 +67,7 @@ class NumberSource:
         )
 
     async def start(self, window: Window, job_key: str) -> Reading:
+        self.started.append(job_key)
         return self.reading()
 
     async def read(

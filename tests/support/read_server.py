@@ -17,6 +17,7 @@ from pipeline.model import Reading
 from pipeline.source.client import Connection
 from pipeline.source.read import row_count
 from pipeline.source.storage import Storage
+from pipeline.source.streams import stream_count
 
 TABLE = "projects/p/datasets/d/tables/t"
 
@@ -32,7 +33,7 @@ class Served:
     connection: Connection
 
     async def reading(self, *, readers: int = 4, table: str = TABLE) -> Reading:
-        session = await self.storage.session(table, readers=readers)
+        session = await self.storage.session(table, streams=stream_count(readers))
         return Reading(
             streams=tuple(stream.name for stream in session.streams),
             schema=session.arrow_schema.serialized_schema,

@@ -27,6 +27,11 @@ ORDERED = [
     "WITH a AS (SELECT 1 AS x), b AS (SELECT 2) (SELECT x FROM a ORDER BY x)",
     "FROM t |> SELECT id |> ORDER BY id",
     "SELECT ARRAY[1, 2][OFFSET(0)] FROM t ORDER BY 1",
+    "FROM t |> AGGREGATE COUNT(*) AS n DESC GROUP BY a",
+    "FROM t |> aggregate COUNT(*) AS n group by a asc NULLS LAST;",
+    "FROM t |> AGGREGATE COUNT(*) AS n GROUP AND ORDER BY a, b",
+    "(FROM t |> AGGREGATE SUM(n) AS n DESC)",
+    "FROM t |> ORDER BY id DESC |> LIMIT 5",
 ]
 UNORDERED = [
     "",
@@ -53,6 +58,11 @@ UNORDERED = [
     "SELECT STRUCT([1, 2] AS a) ) ORDER FROM t",
     "SELECT 'never closed ORDER BY id",
     "SELECT id /* never closed ORDER BY id",
+    "FROM t |> AGGREGATE COUNT(*) AS n GROUP BY a",
+    "FROM (FROM t |> AGGREGATE COUNT(*) AS n DESC GROUP BY a) |> SELECT n",
+    "FROM t |> AGGREGATE ARRAY_AGG(id ORDER BY id DESC) AS n GROUP BY a",
+    "SELECT t.desc, t . asc FROM t WHERE id = @desc",
+    "SELECT `desc`, 'x DESC' FROM t -- DESC",
 ]
 
 

@@ -26,6 +26,9 @@ from memory_spool import (
 from pipeline.errors import UnusableState
 from pipeline.events import Event, Spooled, Warned
 from pipeline.model import Span, Window
+from pipeline.source.spool.source import place_of
+
+WINDOW = Window(start=0, sequence=1)
 
 
 @pytest.fixture(autouse=True)
@@ -208,7 +211,7 @@ async def test_a_stream_that_ends_early_is_asked_for_more_and_is_not_taken_for_w
     await again.close()
 
 
-async def test_where_rows_are_an_estimate_an_end_is_an_end(tmp_path: Path) -> None:
+async def test_where_rows_are_an_estimate_an_end_is_as_the_source_says(tmp_path: Path) -> None:
     inner = NumberSource([60])
     one, reading = spool(inner, tmp_path), replace(inner.reading(), rows=99, rows_exact=False)
     assert await numbers(one, reading, 0) == rows_of(0, 0, 60)
@@ -217,13 +220,68 @@ async def test_where_rows_are_an_estimate_an_end_is_an_end(tmp_path: Path) -> No
     await one.close()
 
 
-async def test_a_folder_that_can_not_be_used_ends_the_run_before_a_row(tmp_path: Path) -> None:
+@pytest.mark.parametrize("always", [True, False])
+async def test_a_folder_that_can_not_be_used_ends_the_run_before_its_query(
+    tmp_path: Path, *, always: bool
+) -> None:
+    inner = NumberSource([95])
+    one = spool(inner, Path(__file__), always=always)
+    with pytest.raises(UnusableState, match="RETL_SPOOL_DIR"):
+        await one.start(WINDOW, "key")
+    assert inner.started == []
+    await one.close()
+
+    one = spool(inner, tmp_path / "new", always=always)
+    await one.start(WINDOW, "key")
+    assert inner.started == ["key"]
+    assert list((tmp_path / "new").iterdir()) == []
+    await one.close()
+
+
+async def test_a_folder_that_can_not_be_used_any_more_ends_the_run_before_a_row(
+    tmp_path: Path,
+) -> None:
     inner = NumberSource([95])
     one = spool(inner, Path(__file__))
     with pytest.raises(UnusableState, match="RETL_SPOOL_DIR"):
         await numbers(one, inner.reading(), 0)
     assert inner.asked == []
     await one.close()
+
+
+async def test_a_reading_tells_another_process_where_its_rows_are(tmp_path: Path) -> None:
+    inner, events = NumberSource([95]), list[Event]()
+    first = spool(inner, tmp_path / "old")
+    reading = await first.start(WINDOW, "key")
+    await numbers(first, reading, 0)
+    await settle()
+    await first.close()
+    place = place_of(reading)
+    assert place is not None
+    assert len(files(place)) == 10
+
+    for folder in (tmp_path / "new", None):
+        later = spool(inner, folder, always=False, events=events)
+        assert await numbers(later, reading, 0) == rows_of(0, 0, 95)
+        await later.close()
+        (warned,) = [event.text for event in events if isinstance(event, Warned)]
+        assert str(place.parent) in warned
+        assert "`spool.dir`" in warned
+        events.clear()
+    assert files(tmp_path / "new") == []
+
+    back = spool(inner, tmp_path / "old", always=False, events=events)
+    inner.fault = expired
+    assert await numbers(back, reading, 0) == rows_of(0, 0, 95)
+    assert not [event for event in events if isinstance(event, Warned)]
+    await back.close()
+
+
+async def test_a_reading_that_is_not_spooled_names_no_place(tmp_path: Path) -> None:
+    for folder, always in ((tmp_path, False), (None, True)):
+        one = spool(NumberSource([95]), folder, always=always)
+        assert place_of(await one.start(WINDOW, "key")) is None
+        await one.close()
 
 
 async def test_a_new_session_begins_anew_and_what_is_left_of_the_old_goes(tmp_path: Path) -> None:
@@ -276,13 +334,12 @@ async def test_without_a_folder_it_is_only_told(tmp_path: Path) -> None:
 async def test_it_is_the_source_that_it_wraps(tmp_path: Path) -> None:
     inner = NumberSource([1], activity="query running")
     one = spool(inner, tmp_path)
-    window = Window(start=0, sequence=1)
-    assert one.sql(window) == "SELECT n"
+    assert one.sql(WINDOW) == "SELECT n"
     assert one.activity == "query running"
-    assert (await one.dry_run(window)).statement_type == "SELECT"
-    assert (await one.start(window, "k")).rows == 1
+    assert (await one.dry_run(WINDOW)).statement_type == "SELECT"
+    assert (await one.start(WINDOW, "k")).rows == 1
     with pytest.raises(AssertionError):
-        await one.preview(window, 1, "k")
+        await one.preview(WINDOW, 1, "k")
 
 
 def test_numbers_are_told_apart() -> None:

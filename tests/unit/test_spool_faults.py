@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import virtual_time
 from memory_spool import (
     FILE,
     NumberFrame,
@@ -127,6 +129,97 @@ async def test_a_fault_of_the_source_is_met_where_the_disk_ends(tmp_path: Path) 
     await one.close()
 
 
+@dataclass
+class Outage:
+    """Of the wrapped source, from a row on; met: how often."""
+
+    row: int = 50
+    over: bool = False
+    met: int = 0
+
+    def __call__(self, _stream: int, row: int) -> None:
+        if row == self.row and not self.over:
+            self.met += 1
+            raise SourceError("BigQuery is down.")
+
+
+async def test_after_a_fault_rows_go_on_from_disk_and_the_source_is_asked_again(
+    tmp_path: Path,
+) -> None:
+    outage, events = Outage(), list[Event]()
+    inner = NumberSource([95, 20], fault=outage)
+    one, reading = spool(inner, tmp_path, events=events), inner.reading()
+    frames = one.read(reading, 0, 0)
+    assert (await anext(frames)).span.end == 10
+    await settle()
+    assert outage.met == 1
+    got = [*range(10)]
+    outage.over = True
+    async for frame in frames:
+        got += frame.record_batch().column(0).to_pylist()
+    assert got == rows_of(0, 0, 95)
+    assert await numbers(one, reading, 1) == rows_of(1, 0, 20)
+    assert [at for at in inner.asked if at[0] == 0] == [(0, 0), (0, 50)]
+    (warned,) = [event.text for event in events if isinstance(event, Warned)]
+    assert warned.startswith("BigQuery is down. What is on disk is sent meanwhile")
+    await settle()
+    assert len(files(tmp_path, "end")) == 2
+    await one.close()
+
+
+async def test_a_fault_ends_the_reading_of_those_only_who_wait_for_rows(tmp_path: Path) -> None:
+    outage = Outage()
+    inner = NumberSource([95], fault=outage)
+    one, reading = spool(inner, tmp_path), inner.reading()
+    slow = one.read(reading, 0, 0)
+    await anext(slow)
+    with pytest.raises(SourceError, match="BigQuery is down"):
+        await numbers(one, reading, 0)
+    met = outage.met
+    outage.over = True
+    rest = [row async for frame in slow for row in frame.record_batch().column(0).to_pylist()]
+    assert rest == rows_of(0, 10, 95)
+    assert outage.met == met
+    await one.close()
+
+
+def test_while_nobody_waits_the_source_is_asked_once_a_minute(tmp_path: Path) -> None:
+    outage, met = Outage(), list[int]()
+
+    async def main() -> None:
+        inner = NumberSource([95], fault=outage)
+        one, reading = spool(inner, tmp_path), inner.reading()
+        frames = one.read(reading, 0, 0)
+        await anext(frames)
+        for _ in range(4):
+            await asyncio.sleep(59.9)
+            met.append(outage.met)
+        outage.over = True
+        await asyncio.sleep(60)
+        assert len(files(tmp_path)) == 10
+        await frames.aclose()
+        await one.close()
+
+    virtual_time.run(main())
+    assert met == [1, 2, 3, 4]
+
+
+async def test_a_fault_that_is_our_own_is_not_tried_again(tmp_path: Path) -> None:
+    def fault(_stream: int, row: int) -> None:
+        if row == 50:
+            raise ZeroDivisionError
+
+    inner = NumberSource([95], fault=fault)
+    one, reading = spool(inner, tmp_path), inner.reading()
+    frames = one.read(reading, 0, 0)
+    await anext(frames)
+    await settle()
+    with pytest.raises(ZeroDivisionError):
+        [frame async for frame in frames]
+    assert inner.asked == [(0, 0)]
+    await one.close()
+
+
 async def test_a_message_that_came_broken_is_asked_for_again(tmp_path: Path) -> None:
     class Broken(NumberFrame):
         @property
@@ -187,7 +280,8 @@ async def test_a_full_disk_loses_nothing_and_is_tried_again_when_files_go(
     assert inner.asked == [(0, 0), (0, 30)]  # the other is past the disk, while it was full
     assert one._spooled is not None
     assert one._spooled._stock.used == size_of(tmp_path)
-    assert not [event for event in events if isinstance(event, Warned)]
+    (warned,) = [event.text for event in events if isinstance(event, Warned)]
+    assert f"is full ({os.strerror(number)})" in warned
     await one.close()
 
 
@@ -195,12 +289,47 @@ async def test_a_disk_that_is_full_from_the_beginning_is_done_without(
     tmp_path: Path, writes: Writes
 ) -> None:
     writes.fail(errno.ENOSPC, after=0)
-    inner = NumberSource([95, 30])
-    one, reading = spool(inner, tmp_path), inner.reading()
+    inner, events = NumberSource([95, 30]), list[Event]()
+    one, reading = spool(inner, tmp_path, events=events), inner.reading()
     assert await numbers(one, reading, 0) == rows_of(0, 0, 95)
     assert await numbers(one, reading, 1) == rows_of(1, 0, 30)
     assert files(tmp_path) == []
+    assert len([event for event in events if isinstance(event, Warned)]) == 1
     await one.close()
+
+
+async def test_a_disk_too_full_for_a_folder_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object, **_named: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    inner, events = NumberSource([95]), list[Event]()
+    one, reading = spool(inner, tmp_path, events=events), inner.reading()
+    monkeypatch.setattr(Path, "mkdir", full)
+    assert await numbers(one, reading, 0) == rows_of(0, 0, 95)
+    (warned,) = [event.text for event in events if isinstance(event, Warned)]
+    assert "can't be used: no space left on device" in warned
+    await one.close()
+
+
+def test_a_full_disk_that_others_made_room_on_is_used_again(tmp_path: Path, writes: Writes) -> None:
+    writes.fail(errno.ENOSPC, after=3)
+
+    async def main() -> None:
+        inner = NumberSource([95])
+        one, reading = spool(inner, tmp_path), inner.reading()
+        frames = one.read(reading, 0, 0)
+        await anext(frames)
+        await settle()
+        assert len(files(tmp_path)) == 3
+        writes.error = None
+        await asyncio.sleep(61)
+        assert len(files(tmp_path)) == 10
+        await frames.aclose()
+        await one.close()
+
+    virtual_time.run(main())
 
 
 async def test_a_disk_that_fails_is_not_used_any_more(tmp_path: Path, writes: Writes) -> None:

@@ -31,6 +31,7 @@ def reader_of(api: FakeReadApi, **options: Any) -> StreamReader:
     settings: dict[str, Any] = {
         "where": "sync users",
         "sleep": api.sleep,
+        "clock": api.clock,
         "uniform": lambda _low, high: high,
     }
     return StreamReader(api, SCHEMA, **(settings | options))
@@ -74,14 +75,50 @@ async def test_a_message_that_can_not_be_is_asked_for_again(kind: str, after: in
     assert api.calls == [("s/1/0", 0), ("s/1/0", 5 * after)]
 
 
-async def test_tries_without_progress_are_bounded_and_back_off() -> None:
-    api = api_of(*[DOWN] * 9)
-    with pytest.raises(SourceError, match=r"UNAVAILABLE.*socket closed"):
+async def test_an_outage_is_waited_out_and_tries_back_off() -> None:
+    api = api_of(*[DOWN] * 36)
+    assert await rows_of(api) == [*range(23)]
+    assert api.waits == [0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, *[30.0] * 29]
+
+
+async def test_an_outage_without_end_ends_the_read_at_the_deadline() -> None:
+    api = api_of(*[DOWN] * 100)
+    with pytest.raises(SourceError, match=r"UNAVAILABLE.*socket closed, for 921 s"):
         await rows_of(api)
-    assert api.waits == [0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 20.0, 20.0]
-    # Every message that came gives all tries again.
-    assert await rows_of(api_of(*[Trouble("UNAVAILABLE", 1)] * 4, rows=23)) == [*range(23)]
-    assert await rows_of(api_of(*[DOWN] * 8, Trouble("UNKNOWN", 1), *[DOWN] * 7)) == [*range(23)]
+    assert 900 <= api.clock() < 930
+    api = api_of(*[DOWN] * 100)
+    with pytest.raises(SourceError, match="UNAVAILABLE"):
+        await rows_of(api, deadline=5.0)
+    assert api.waits == [0.4, 0.8, 1.6, 3.2]
+
+
+async def test_every_message_that_comes_gives_all_the_time_again() -> None:
+    api = api_of(*[DOWN] * 4, Trouble("UNKNOWN", 1), *[DOWN] * 3)
+    assert await rows_of(api, deadline=7.0) == [*range(23)]
+    assert api.waits == [0.4, 0.8, 1.6, 3.2, 0.4, 0.8, 1.6, 3.2]
+
+
+async def test_what_is_waited_out_is_told_until_rows_come_again() -> None:
+    api = api_of(*[DOWN] * 3, Trouble("silent"), Trouble("truncated"))
+    told: list[str] = []
+
+    async def sleep(seconds: float) -> None:
+        told.append(reader.trouble)
+        await api.sleep(seconds)
+
+    reader = reader_of(api, sleep=sleep)
+    frames = reader.read("s/1/0", 0, 0)
+    assert reader.trouble == ""
+    await anext(frames)
+    assert reader.trouble == ""
+    assert told == [
+        "reading again after UNAVAILABLE, for 0 s",
+        "reading again after UNAVAILABLE, for 0 s",
+        "reading again after UNAVAILABLE, for 1 s",
+        "reading again after no message, for 120 s",
+        "reading again after a broken message, for 123 s",
+    ]
+    await frames.aclose()
 
 
 async def test_waits_are_jittered() -> None:
@@ -97,7 +134,7 @@ async def test_waits_are_jittered() -> None:
     assert api.waits == [0.1, 0.2, 0.4, 0.8]
 
 
-async def test_retry_info_is_obeyed_and_never_counted_as_futile() -> None:
+async def test_retry_info_is_obeyed() -> None:
     api = api_of(*[Trouble("RESOURCE_EXHAUSTED", retry_after=7.0)] * 40)
     assert await rows_of(api) == [*range(23)]
     assert api.waits == pytest.approx([7.7] * 40)  # never before it was asked for
@@ -117,11 +154,11 @@ async def test_retry_info_beyond_patience_ends_the_read() -> None:
     assert sum(api.waits) <= 900
 
 
-async def test_without_retry_info_a_quota_is_tried_as_often_as_an_outage() -> None:
-    api = api_of(*[Trouble("RESOURCE_EXHAUSTED")] * 9)
+async def test_without_retry_info_a_quota_is_tried_as_long_as_an_outage() -> None:
+    api = api_of(*[Trouble("RESOURCE_EXHAUSTED")] * 100)
     with pytest.raises(SourceError, match="RESOURCE_EXHAUSTED"):
         await rows_of(api)
-    assert len(api.waits) == 8
+    assert 900 <= api.clock() < 930
 
 
 async def test_a_refused_token_is_renewed_once() -> None:
@@ -148,9 +185,31 @@ async def test_silence_gets_another_connection_more_patience_and_an_end() -> Non
 
     assert await rows_of(api, renew=renew) == [*range(23)]
     assert len(renewed) == 3
-    api = api_of(*[Trouble("silent")] * 4)
-    with pytest.raises(SourceError, match="no message for 960 s"):
-        await rows_of(api)
+
+
+@pytest.mark.parametrize(
+    ("deadline", "silences"),
+    [
+        (30.0, [120]),  # never less than at first: a filter may find its first row late
+        (900.0, [120, 240, 480, 120]),
+        (5_000.0, [120, 240, 480, 960, 960, 960, 960, 320]),
+    ],
+)
+async def test_silence_ends_the_read_at_the_deadline_too(
+    monkeypatch: pytest.MonkeyPatch, deadline: float, silences: list[float]
+) -> None:
+    api, waited = api_of(), []
+
+    async def silent(_idle: Idle, awaitable: Any, seconds: float) -> Any:
+        awaitable.close()
+        waited.append(seconds)
+        await api.sleep(seconds)
+        raise TimeoutError
+
+    monkeypatch.setattr(Idle, "wait", silent)
+    with pytest.raises(SourceError, match=f"no message for {sum(silences):,} s"):
+        await rows_of(api, deadline=deadline, uniform=lambda low, _high: low)
+    assert waited == silences
 
 
 async def test_the_patience_with_silence_ends_with_the_next_message(
@@ -240,6 +299,11 @@ async def test_a_session_known_to_be_over_is_not_asked() -> None:
     with pytest.raises(ReadingExpired, match="time is over"):
         await rows_of(api, expires=1_000, now=lambda: 1_301.0)
     assert api.calls == []
+    # Also where it ends in an outage.
+    api, times = api_of(*[DOWN] * 9), iter([1_299.0, 1_301.0])
+    with pytest.raises(ReadingExpired, match="time is over"):
+        await rows_of(api, expires=1_000, now=lambda: next(times))
+    api = api_of()
     # Our clock may be a few minutes ahead of BigQuery's.
     assert await rows_of(api, expires=1_000, now=lambda: 1_299.0) == [*range(23)]
 

@@ -1,8 +1,9 @@
 """Reads the streams of a Reading ahead and puts them on disk, once for all destinations.
 
 A file is written when it has a few megabytes, or sooner when somebody waits for its rows. Where
-the disk has no room the streams stand still; what readers need then, they read themselves. It
-ends with the first fault of the wrapped source, which the stock keeps for those who get there.
+the disk has no room the streams stand still; what readers need then, they read themselves. A fault
+of the wrapped source ends the reading only of those who wait for rows: the others have some on
+disk, and it is tried again meanwhile.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from typing import Protocol
 
-from pipeline.errors import ReadingExpired
+from pipeline.errors import PipelineError, ReadingExpired
 from pipeline.model import Reading
 from pipeline.ports import Frame
 from pipeline.source.spool.file import Message, pieces, size
@@ -22,6 +23,8 @@ from pipeline.source.threads import in_daemon
 
 # Of a file: small enough to hold one per stream, large enough that the disk's sync is no cost.
 _FILE_BYTES = 4_000_000
+# After a fault, in seconds; sooner once somebody waits. The source has had a patience of its own.
+_TRY_AGAIN = 60.0
 
 
 class RawFrame(Frame, Protocol):
@@ -42,8 +45,8 @@ class RawSource(Protocol):
 class Filler:
     """Fills the stock of one Reading.
 
-    streams: read at a time. wrote: hears of the bytes of each file. failed: hears, once, that
-    the disk can't be written.
+    streams: read at a time. wrote: hears of the bytes of each file. warned: hears, in words, of
+    each kind of trouble once.
     """
 
     def __init__(
@@ -55,25 +58,40 @@ class Filler:
         *,
         streams: int,
         wrote: Callable[[int], None],
-        failed: Callable[[OSError], None],
+        warned: Callable[[str], None],
         file_bytes: int = _FILE_BYTES,
     ) -> None:
         self._source, self._reading, self._folder, self._stock = source, reading, folder, stock
-        self._streams, self._wrote, self._failed = streams, wrote, failed
+        self._streams, self._wrote, self._warned = streams, wrote, warned
         self._file_bytes = file_bytes
+        # What was warned of: a full disk, and the outage that lasts.
+        self._full = self._down = False
 
     async def run(self) -> None:
-        """Until everything is on disk, or a fault."""
-        numbers = iter(range(len(self._reading.streams)))
+        """Until everything is on disk, or can't be any more."""
+        stock = self._stock
+        while (fault := await self._fill_all()) is not None and _may_pass(fault):
+            stock.meet(fault)
+            if not self._down:
+                self._down = True
+                self._warned(
+                    f"{fault} What is on disk is sent meanwhile, and the rest is asked for again "
+                    "every minute."
+                )
+            await stock.needed(at_most=_TRY_AGAIN)
+        stock.end(fault)
+
+    async def _fill_all(self) -> Exception | None:
+        """What came in between, if not all is on disk."""
+        numbers, fault = iter(range(len(self._reading.streams))), None
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self._streams, len(self._reading.streams))):
                     group.create_task(self._fill_some(numbers))
             await self._mark_ends()
         except* Exception as errors:  # noqa: BLE001 - kept for whoever waits, who raises it
-            self._stock.failure = _worst(errors)
-        self._stock.done = True
-        self._stock.say()
+            fault = _worst(errors)
+        return fault
 
     async def _fill_some(self, numbers: Iterator[int]) -> None:
         for number in numbers:  # shared by all
@@ -93,6 +111,7 @@ class Filler:
         held: list[Message] = []
         async with aclosing(self._source.read(self._reading, number, first)) as frames:
             async for frame in frames:
+                self._down = False
                 if shelf.total is not None and shelf.floor >= shelf.total:
                     return  # somebody else came to its end, and all have settled it
                 if frame.span.end <= shelf.floor:  # settled meanwhile, and so is what is held
@@ -136,7 +155,8 @@ class Filler:
     async def _mark_ends(self) -> None:
         """Everything is on disk. Only together can streams be seen to have ended where they should.
 
-        Where they did not, whoever comes to an end asks the source if there is more.
+        Where they did not, whoever comes to an end asks the source if there is more. Where no
+        count of all rows tells, the source has made sure of each end by itself.
         """
         reading, stock = self._reading, self._stock
         if stock.broken or not stock.adds_up(reading.rows if reading.rows_exact else None):
@@ -152,14 +172,30 @@ class Filler:
     def _trouble(self, error: OSError) -> None:
         if error.errno in FULL:
             self._stock.disk_full = True
+            if not self._full:
+                self._full = True
+                self._warned(
+                    f"The disk of the spool {self._folder.path} is full ({error.strerror}), before "
+                    "`spool.max_bytes` is reached. What has no room there is read from BigQuery as "
+                    "it is sent, and if the read session ends before (6 hours), all rows are sent "
+                    "again. Make room, or lower `spool.max_bytes`."
+                )
         elif not self._stock.broken:
             self._stock.broken = True
-            self._failed(error)
+            self._warned(
+                f"The spool {self._folder.path} can't be written ({error.strerror}). What is on it "
+                "is sent; the rest is read from BigQuery as it is sent, as if there were no spool."
+            )
         self._stock.say()
 
 
 def _bytes(messages: list[Message]) -> int:
     return sum(len(message) for _, message in messages)
+
+
+def _may_pass(fault: Exception) -> bool:
+    """Whether it makes sense to ask again, as long as there are rows to send."""
+    return isinstance(fault, PipelineError) and not isinstance(fault, ReadingExpired)
 
 
 def _worst(error: Exception) -> Exception:

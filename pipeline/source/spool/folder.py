@@ -5,8 +5,8 @@
         00003-000000250000.end                   the stream has so many rows, all of them spooled
 
 Files appear whole, by renaming, after they are on the disk. Names hold numbers only, and only the
-owner may read. A Reading's folder is locked while its process lives: what is left of ended runs of
-the same sync and state is removed, what another process uses is not.
+owner may read. A Reading's folder is locked while its process lives: what is left of ended runs is
+removed (see leftovers.py), what another process uses is not.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,10 +32,15 @@ from pipeline.model import Reading, Span
 _FORMAT = 1
 _FILE = re.compile(r"(\d{5})-(\d{12})-(\d{12})\.arrow", re.ASCII)
 _END = re.compile(r"(\d{5})-(\d{12})\.end", re.ASCII)
+_KEY = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _MANIFEST, _LOCK, _PART = "manifest.json", "lock", ".part"
+# How long a process may take to open a folder that it made, in seconds.
+_OPENING = 3600.0
+_ERASURES = 10
 # Full for now: errno says so for the disk, for a quota, and for a limit on file sizes.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_PASSING = FULL | {errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
+# ENOENT: another run has just removed the folder, which was empty, as `check` itself does.
+_PASSING = FULL | {errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOENT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,12 +98,7 @@ class Folder:
                 }
                 self._put(_MANIFEST, [json.dumps(manifest).encode()])
         except OSError as error:
-            kind = StateError if error.errno in _PASSING else UnusableState
-            raise kind(
-                f"The spool folder {self._parent} can't be used: {_words(error)}. Set `spool.dir` "
-                "(RETL_SPOOL_DIR) to a directory that this process may write, with room; or leave "
-                "it out, and rows are not spooled."
-            ) from error
+            raise _unusable(self._parent, error) from error
 
     def close(self) -> None:
         """Let others take it over; idempotent."""
@@ -147,16 +148,15 @@ class Folder:
     def remove(self) -> None:
         """All of it: the run is complete."""
         self.close()
-        shutil.rmtree(self.path, ignore_errors=True)
+        _erase(self.path)
         with suppress(OSError):  # not empty
             self._parent.rmdir()
 
     def remove_others(self) -> None:
         """What is left of other Readings of the sync, unless a process uses it."""
-        with suppress(OSError):
-            for entry in os.scandir(self._parent):
-                if entry.name != self.path.name and entry.is_dir(follow_symlinks=False):
-                    _remove_unless_used(Path(entry.path))
+        for path in readings_in(self._parent):
+            if path != self.path:
+                remove_unless_used(path)
 
     def _kept_format(self) -> object:
         try:
@@ -168,16 +168,78 @@ class Folder:
     def _put(self, name: str, pieces: Sequence[bytes | memoryview]) -> None:
         part = self.path / f"{name}.{secrets.token_hex(4)}{_PART}"
         try:
-            with open(part, "xb", opener=_private) as file:
-                file.writelines(pieces)
-                file.flush()
-                os.fsync(file.fileno())
+            _write(part, pieces)
             part.rename(self.path / name)
         except OSError:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
             raise
         _sync(self.path)
+
+
+def check(parent: Path) -> None:
+    """See whether a Reading could be spooled in there, and leave nothing behind.
+
+    Raises UnusableState when it can't be written. A disk that is full now may have room later.
+    """
+    probe = parent / f"{secrets.token_hex(4)}{_PART}"
+    try:
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(probe, [b"."])
+    except OSError as error:
+        if error.errno not in _PASSING:
+            raise _unusable(parent, error) from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty
+            parent.rmdir()
+
+
+def readings_in(parent: Path) -> list[Path]:
+    """The folders, named by their keys, of all Readings that were spooled in there.
+
+    Not those that a process may be about to open.
+    """
+    with suppress(OSError):
+        return [
+            Path(entry.path)
+            for entry in os.scandir(parent)
+            if _KEY.fullmatch(entry.name)
+            and entry.is_dir(follow_symlinks=False)
+            and (
+                Path(entry.path, _MANIFEST).is_file()
+                or time.time() - entry.stat().st_mtime > _OPENING  # half removed
+            )
+        ]
+    return []
+
+
+def remove_unless_used(folder: Path) -> bool:
+    """Whether it was removed; never while a process uses it."""
+    with suppress(OSError):  # BlockingIOError: it is used
+        lock = _locked(folder / _LOCK, fcntl.LOCK_EX)
+        if lock is not None:
+            _erase(folder)
+            os.close(lock)
+            return not folder.exists()
+    return False
+
+
+def _erase(folder: Path) -> None:
+    """Remove it all. A thread whose write was given up may put one more file in there meanwhile."""
+    for _ in range(_ERASURES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+
+
+def _write(path: Path, pieces: Sequence[bytes | memoryview]) -> None:
+    """A new file, on the disk."""
+    with open(path, "xb", opener=_private) as file:
+        file.writelines(pieces)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _private(path: str, flags: int) -> int:
@@ -210,13 +272,11 @@ def _locked(path: Path, how: int) -> int | None:
     return opened
 
 
-def _remove_unless_used(folder: Path) -> None:
-    with suppress(OSError):  # BlockingIOError: it is used
-        lock = _locked(folder / _LOCK, fcntl.LOCK_EX)
-        if lock is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
-
-
-def _words(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()
+def _unusable(parent: Path, error: OSError) -> StateError:
+    kind = StateError if error.errno in _PASSING else UnusableState
+    return kind(
+        f"The spool folder {parent} can't be used: "
+        f"{(error.strerror or type(error).__name__).lower()}. Set `spool.dir` (RETL_SPOOL_DIR) to "
+        "a directory that this process may write, with room; or leave it out, and rows are not "
+        "spooled."
+    )

@@ -57,7 +57,7 @@ class SpooledReading:
             self._stock,
             streams=streams,
             wrote=lambda nbytes: told(self._stock.used, nbytes),
-            failed=self._disk_failed,
+            warned=warned,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         # Files that hold what can't be decoded; put here by the threads that find it out.
@@ -99,11 +99,7 @@ class SpooledReading:
             elif stock.failure is not None:
                 raise stock.failure
             else:
-                shelf.awaited += 1
-                try:
-                    await stock.changed()
-                finally:
-                    shelf.awaited -= 1
+                await stock.next_rows(shelf)
 
     def settled(self, checkpoints: Mapping[int, int]) -> None:
         """See `pipeline.ports.Source`."""
@@ -176,12 +172,6 @@ class SpooledReading:
         await in_daemon(self.folder.delete, files)
         self._stock.deleted(sum(file.nbytes for file in files))
         self._told(self._stock.used, 0)
-
-    def _disk_failed(self, error: OSError) -> None:
-        self._warned(
-            f"The spool {self.folder.path} can't be written ({error.strerror}). What is on it is "
-            "sent; the rest is read from BigQuery as it is sent, as if there were no spool."
-        )
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)

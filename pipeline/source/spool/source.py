@@ -1,7 +1,8 @@
 """The Source that puts another's rows on disk where sending them would outlast the read session.
 
 Whether it does is decided once per Reading: always, if told so or if an earlier process began to;
-else by the estimate of `pipeline.source.outlast`. Without a folder it only warns.
+else by the estimate of `pipeline.source.outlast`. Without a folder it only warns. The Reading keeps
+where its rows are spooled, so that another process knows where they may be.
 """
 
 from __future__ import annotations
@@ -10,29 +11,41 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
 
+from pipeline.errors import StateError, UnusableState
 from pipeline.events import Spooled, Warned
 from pipeline.model import Reading, Window
 from pipeline.ports import DryRun, Frame, Observer, Source
 from pipeline.source.outlast import Outlook, Pace, outlook
 from pipeline.source.spool.filler import RawFrame
-from pipeline.source.spool.folder import Folder
+from pipeline.source.spool.folder import Folder, check
 from pipeline.source.spool.reading import SpooledReading
 from pipeline.source.threads import in_daemon
+
+_PLACE = "spool"  # in the details of a Reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """Where to spool, and how much. parent: of one sync and state. always: or where it pays."""
+    """Where to spool, and how much.
+
+    parent: absolute, of one sync and state. always: or where it pays.
+    """
 
     parent: Path
     max_bytes: int
     always: bool = False
+
+
+def place_of(reading: Reading) -> Path | None:
+    """Where the rows of a Reading were spooled when it was started; None: nowhere."""
+    parent = reading.details.get(_PLACE)
+    return None if parent is None else Folder(Path(parent), reading).path
 
 
 class Spoolable(Source, Protocol):
@@ -86,11 +99,18 @@ class Spool:
         return await self._source.preview(window, rows, job_key)
 
     async def start(self, window: Window, job_key: str) -> Reading:
-        """See `pipeline.ports.Source`."""
-        return await self._source.start(window, job_key)
+        """See `pipeline.ports.Source`. Raises UnusableState when the disk can't be used."""
+        disk = self._disk
+        if disk is None:
+            return await self._source.start(window, job_key)
+        await in_daemon(check, disk.parent)  # before a query is paid for
+        reading = await self._source.start(window, job_key)
+        if disk.always or self._outlasts(reading):
+            reading = replace(reading, details={**reading.details, _PLACE: str(disk.parent)})
+        return reading
 
     async def read(self, reading: Reading, stream: int, first: int) -> AsyncGenerator[Frame, None]:
-        """See `pipeline.ports.Source`. Raises StateError when the disk can't be used."""
+        """See `pipeline.ports.Source`. Raises UnusableState when the disk can't be used."""
         async with self._opening:  # the first read of a Reading opens it for all
             if self._decided is not reading:
                 await self._decide(reading)
@@ -127,18 +147,32 @@ class Spool:
         if self._spooled is not None:  # of a session that expired
             await self._spooled.discard()
             self._spooled = None
-        outlasting = outlook(reading, self._paces, self._clock())
-        if self._disk is None:
-            self._advise(outlasting)
+        place, disk = reading.details.get(_PLACE), self._disk
+        if place is not None and (disk is None or place != str(disk.parent)):
+            self._warn(
+                f"Rows of this run were put on disk in {place}, which is not where `spool.dir` "
+                "points now: they are read from BigQuery again. To go on from them, stop the run "
+                "and set `spool.dir` (RETL_SPOOL_DIR) back. They are removed when the run has "
+                "ended, if this machine finds them there."
+            )
+        if disk is None:
+            self._advise(outlook(reading, self._paces, self._clock()))
         else:
-            folder = Folder(self._disk.parent, reading)
+            folder = Folder(disk.parent, reading)
             await in_daemon(folder.remove_others)
-            began = await in_daemon(lambda: folder.exists)
-            if self._disk.always or began or (outlasting is not None and outlasting.outlasts):
-                self._spooled = await self._open(folder, reading, self._disk.max_bytes)
+            began = place == str(disk.parent) or await in_daemon(lambda: folder.exists)
+            if disk.always or began or self._outlasts(reading):
+                self._spooled = await self._open(folder, reading, disk.max_bytes)
         self._decided = reading
 
-    async def _open(self, folder: Folder, reading: Reading, max_bytes: int) -> SpooledReading:
+    def _outlasts(self, reading: Reading) -> bool:
+        found = outlook(reading, self._paces, self._clock())
+        return found is not None and found.outlasts
+
+    async def _open(
+        self, folder: Folder, reading: Reading, max_bytes: int
+    ) -> SpooledReading | None:
+        """None, and it is told, when the disk has no room for a beginning."""
         spooled = SpooledReading(
             self._source,
             reading,
@@ -149,7 +183,14 @@ class Spool:
             told=self._tell,
             warned=self._warn,
         )
-        await spooled.open(self._checkpoints)
+        try:
+            await spooled.open(self._checkpoints)
+        except StateError as error:
+            await spooled.close()
+            if isinstance(error, UnusableState):
+                raise
+            self._warn(f"{error} This run reads from BigQuery as it sends, as if there were none.")
+            return None
         return spooled
 
     def _advise(self, outlasting: Outlook | None) -> None:

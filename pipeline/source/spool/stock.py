@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from pipeline.errors import ReadingExpired
 from pipeline.source.spool.folder import Stored
 
+# A full disk is tried again so often, in seconds, when nothing of ours is deleted.
+_LOOK_AGAIN = 60.0
+
 
 @dataclass(slots=True)
 class Shelf:
@@ -75,7 +78,10 @@ class Stock:
         # The filler has come to its end, with everything on disk or not; and what it ended with.
         self.done = False
         self.failure: Exception | None = None
-        self._changed = asyncio.Event()
+        # What the filler met and tries again, and how often it did.
+        self._fault: Exception | None = None
+        self._faults = 0
+        self._changed, self._needed = asyncio.Event(), asyncio.Event()
 
     @property
     def expired(self) -> ReadingExpired | None:
@@ -88,9 +94,39 @@ class Stock:
             return True
         return not shelf.filling and any(other.blocked for other in self.shelves)
 
-    async def changed(self) -> None:
-        """Wait for the next change."""
-        await self._changed.wait()
+    async def changed(self, at_most: float | None = None) -> bool:
+        """Wait for the next change; False when it takes longer than so many seconds."""
+        return await _said(self._changed, at_most)
+
+    async def next_rows(self, shelf: Shelf) -> None:
+        """Wait for the next change, which may be its next rows.
+
+        Raises what the filler meets meanwhile.
+        """
+        met = self._faults
+        shelf.awaited += 1
+        self._needed.set()
+        try:
+            await self.changed()
+        finally:
+            shelf.awaited -= 1
+        if self._faults != met and self._fault is not None:
+            raise self._fault
+
+    async def needed(self, *, at_most: float) -> None:
+        """Wait until somebody begins to wait for rows, or so many seconds."""
+        self._needed.clear()
+        await _said(self._needed, at_most)
+
+    def meet(self, fault: Exception) -> None:
+        """The filler met a fault: all that wait for rows raise it."""
+        self._fault, self._faults = fault, self._faults + 1
+        self.say()
+
+    def end(self, failure: Exception | None) -> None:
+        """The filler has come to its end."""
+        self.failure, self.done = failure, True
+        self.say()
 
     def say(self) -> None:
         """Wake all that wait."""
@@ -117,7 +153,8 @@ class Stock:
                 if not shelf.blocked:
                     shelf.blocked = True
                     self.say()
-                await self.changed()
+                if not await self.changed(_LOOK_AGAIN if self.disk_full else None):
+                    self.disk_full = False  # others may have made room
         finally:
             shelf.blocked = False
         return False
@@ -162,6 +199,14 @@ class Stock:
             shelf.files = [file for file in shelf.files if file.end > shelf.floor]
         self.say()
         return done
+
+
+async def _said(event: asyncio.Event, at_most: float | None) -> bool:
+    try:
+        async with asyncio.timeout(at_most):
+            return await event.wait()
+    except TimeoutError:
+        return False
 
 
 def _first(file: Stored) -> int:
