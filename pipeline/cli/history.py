@@ -5,6 +5,7 @@ Syncs that have left the configuration keep their history, so names are not chec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +14,7 @@ from typer.core import TyperGroup
 
 from pipeline.cli.context import configured, of_whom
 from pipeline.cli.options import JsonOption, LimitOption, OutputOption
-from pipeline.cli.output import Output, number, plain, print_json, size, stderr, stdout, table
+from pipeline.cli.output import Output, fitted, number, plain, print_json, size, stderr, stdout
 from pipeline.cli.run_view import detail_as_dict, print_detail, run_as_dict
 from pipeline.cli.state import store_of
 from pipeline.model import Counts
@@ -64,15 +65,7 @@ def list_runs(
     if not records:
         stderr().print(f"No runs yet{of_whom(configured(ctx), sync)}.")
         return
-    # The id of a run holds its sync's name, so that a narrow terminal has room for the numbers.
-    columns = {"run": "whole", "result": "whole"} | dict.fromkeys(
-        ("read", "delivered", "dead", "seconds", "billed"), "right"
-    )
-    several = any(len(record.counts) > 1 for record in records)
-    if several:
-        columns |= {"destination": "left"}
-    rows = [row for record in records for row in _run_rows(record)]
-    stdout().print(table(columns, [row if several else row[:-1] for row in rows]))
+    _print_runs(records)
     for record in records:
         if record.error:
             stderr().print(Text(f"{record.id}: {plain(record.error)}"))
@@ -99,19 +92,33 @@ def show_run(
         print_detail(stdout(), detail)
 
 
-def _run_rows(record: RunRecord) -> list[list[str]]:
-    """A row for each destination: each of them gets every row of the source."""
+def _print_runs(records: Sequence[RunRecord]) -> None:
+    # The id of a run holds its sync's name. It is folded where the numbers need the room.
+    numbers = ("read", "delivered", "dead", "seconds", "billed", "restarts")
+    columns = {"run": "left", "result": "whole"} | dict.fromkeys(numbers, "right")
+    if not any(record.restarts for record in records):
+        del columns["restarts"]
+    if any(len(record.counts) > 1 for record in records):
+        columns["destination"] = "left"
+    rows = [[row[name] for name in columns] for record in records for row in _run_rows(record)]
+    console = stdout()
+    console.print(fitted(console, columns, rows, spare=("billed", "seconds")))
+
+
+def _run_rows(record: RunRecord) -> list[dict[str, str]]:
+    """Cells by heading, for each destination: each of them gets every row of the source."""
     seconds = None if record.finished is None else record.finished - record.started
     return [
-        [
-            record.id,
-            "running" if record.result is None else str(record.result),
-            number(counts.read),
-            number(counts.delivered),
-            number(counts.dead_lettered),
-            "-" if seconds is None else f"{seconds:.1f}",
-            size(record.bytes_billed),
-            destination,
-        ]
+        {
+            "run": record.id,
+            "result": "running" if record.result is None else str(record.result),
+            "read": number(counts.read),
+            "delivered": number(counts.delivered),
+            "dead": number(counts.dead_lettered),
+            "seconds": "-" if seconds is None else f"{seconds:.1f}",
+            "billed": size(record.bytes_billed),
+            "restarts": number(record.restarts),
+            "destination": destination,
+        }
         for destination, counts in (record.counts or {"": Counts()}).items()
     ]

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from pipeline.ports import WHOLE, Shard
+
 if TYPE_CHECKING:
     from pipeline.config import LogConfig
 
 
-def configure(log: LogConfig) -> None:
-    """Make structlog write as `log` says, for the whole process."""
+def configure(log: LogConfig, shard: Shard = WHOLE) -> None:
+    """Make structlog write as `log` says, for the whole process; each line names its shard."""
+    structlog.contextvars.clear_contextvars()
+    if shard != WHOLE:
+        structlog.contextvars.bind_contextvars(shard=f"{shard.index} of {shard.of}")
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if log.format == "json"

@@ -17,6 +17,7 @@ from typing import TextIO
 import orjson
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -98,6 +99,31 @@ def table(columns: Mapping[str, str], rows: Iterable[Sequence[str | Text]]) -> T
         )
     for row in rows:
         made.add_row(*(Text(plain(cell)) if isinstance(cell, str) else cell for cell in row))
+    return made
+
+
+def fitted(
+    console: Console,
+    columns: Mapping[str, str],
+    rows: Iterable[Sequence[str | Text]],
+    *,
+    spare: Sequence[str],
+) -> Table:
+    """A `table` that leaves out as many of the `spare` columns, in their order, as it must to fit.
+
+    What does not fit even so is folded.
+    """
+    left, cells = dict(columns), [list(row) for row in rows]
+    unbounded = console.options.update(width=UNBOUNDED)
+    for heading in (None, *spare):
+        if heading in left:
+            place = list(left).index(heading)
+            del left[heading]
+            for row in cells:
+                del row[place]
+        made = table(left, cells)
+        if Measurement.get(console, unbounded, made).maximum <= console.width:
+            break
     return made
 
 

@@ -1,7 +1,8 @@
 """The verb plan: what the next run would cost and take. Nothing is sent, no state changes.
 
-A sync that can't be planned does not keep the next from it; the exit code is the worst of all.
-The payloads of the sample go to stdout, as those of a preview do.
+A sync that can't be planned does not keep the next from it, nor a sample that fails what the dry
+run said; the exit code is the worst of all. A block per sync, which fits a narrow terminal. The
+payloads of the sample go to stdout, as those of a preview do.
 """
 
 from __future__ import annotations
@@ -40,6 +41,14 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"
 _MINUTE, _HOUR = 60.0, 3600.0
+_WIDTH = 7
+_KNOWN_BY = {
+    "count": ", counted",
+    "sample": ", all of them in the sample",
+    "source": "",
+    "estimate": " by BigQuery's estimate; --rows counts them",
+    "unknown": "; --rows counts them, by a query",
+}
 
 app = typer.Typer()
 
@@ -93,18 +102,17 @@ def plan(
         print_json({"plans": [_as_dict(name, one) for name, one in plans.items()]})
     else:
         _print(stdout(), made)
-    for name, one in plans.items():
-        if isinstance(one, PipelineError):
-            tell(one, about=name)
+    found = {name: one.error if isinstance(one, Plan) else one for name, one in plans.items()}
+    errors = {name: error for name, error in found.items() if error is not None}
+    for name, error in errors.items():
+        tell(error, about=name)
     queries = sum(one.queries for one in made)
     stderr().print(
-        f"Nothing was sent. {number(queries)} {'query' if queries == 1 else 'queries'} ran for "
-        f"{'this plan' if len(names) == 1 else 'these plans'}; seconds are of sending alone, with "
-        f"answers in {latency:g} s."
+        f"Nothing was sent. {number(queries)} {'query was' if queries == 1 else 'queries were'} "
+        f"started for {'this plan' if len(names) == 1 else 'these plans'}; seconds are of sending "
+        f"alone, with answers in {latency:g} s."
     )
-    raise typer.Exit(
-        worst(one.exit_code for one in plans.values() if isinstance(one, PipelineError))
-    )
+    raise typer.Exit(worst(error.exit_code for error in errors.values()))
 
 
 def _planned(
@@ -129,68 +137,66 @@ def _as_dict(name: str, one: Plan | PipelineError) -> Mapping[str, object]:
         }
         for row in one.lanes[0].sample.shown
     ]
-    return one.as_dict() | {"payloads": shown, "exit_code": 0, "error": None}
+    return one.as_dict() | {"payloads": shown}
 
 
 def _print(console: Console, plans: Sequence[Plan]) -> None:
-    if not plans:
-        return
-    console.print(_table(plans))
-    for one in plans:
+    for place, one in enumerate(plans):
+        if place:
+            console.print()
+        console.print(Text.assemble((plain(one.sync), "bold"), f"  {one.call}"))
+        for name, value in _facts(one):
+            console.print(Text.assemble((f"{name:<{_WIDTH}}", "bold"), value))
+        console.print(_table(one))
         for line in _lines(one):
             console.print(line)
-    for one in plans:
         for index, row in enumerate(one.lanes[0].sample.shown, start=1):
             if index == 1:
                 console.print()
-                console.print(Text(f"{one.sync}, first rows of the sample", style="bold"))
+                console.print(Text("first rows of the sample", style="bold"))
             print_payload(console, index, row)
 
 
-def _table(plans: Sequence[Plan]) -> Table:
-    numbers = ("scans", "cost", "rows", "invalid", "calls", "requests", "sending")
-    made = table(
-        {"sync": "left", "destination": "left"}
-        | dict.fromkeys(numbers, "right")
-        | {"bound by": "left"},
-        (),
-    )
-    for one in plans:
-        for lane in one.lanes:
-            made.add_row(
-                one.sync,
-                lane.destination,
-                size(one.bytes_processed),
-                _dollars(one.cost),
-                _or_unknown(one.rows),
-                _share(lane),
-                _or_unknown(lane.calls),
-                _or_unknown(lane.requests),
-                UNKNOWN if lane.seconds is None else _duration(lane.seconds),
-                lane.bound.removeprefix("send.").removeprefix("rate_limit."),
-            )
-    return made
+def _facts(one: Plan) -> Iterator[tuple[str, str]]:
+    priced = "" if one.cost is None else f", {_dollars(one.cost)}"
+    yield "scans", f"{size(one.bytes_processed)}{priced}"
+    yield "rows", f"{_or_unknown(one.rows)}{_KNOWN_BY[one.rows_known_by]}"
+
+
+def _table(one: Plan) -> Table:
+    numbers = dict.fromkeys(("invalid", "calls", "requests", "sending"), "right")
+    rows = [
+        [
+            lane.destination,
+            _share(lane),
+            _or_unknown(lane.calls),
+            _or_unknown(lane.requests),
+            UNKNOWN if lane.seconds is None else _duration(lane.seconds),
+            lane.bound.removeprefix("send.").removeprefix("rate_limit."),
+        ]
+        for lane in one.lanes
+    ]
+    return table({"destination": "left"} | numbers | {"bound by": "whole"}, rows)
 
 
 def _lines(one: Plan) -> Iterator[Text]:
-    if one.rows_known_by == "estimate":
-        yield _line(one.sync, "note", "the rows are BigQuery's estimate; --rows counts them", "dim")
-    if one.rows is None:
-        what = "how many rows there are is not known; --rows counts them, by a query"
-        yield _line(one.sync, "note", what, "dim")
     for lane in one.lanes:
-        where = f"{one.sync} to {lane.destination}" if len(one.lanes) > 1 else one.sync
+        where = f"{lane.destination}: " if len(one.lanes) > 1 else ""
         for reason, count in lane.sample.invalid.items():
             what = f"{reason}: {number(count)} of {number(lane.sample.rows)} rows of the sample"
-            yield _line(where, "invalid", what, "red")
+            yield _line("invalid", where + what, "red")
         for warning, count in lane.sample.warnings.items():
-            yield _line(where, "warning", f"{warning} ({number(count)} of the sample)", "yellow")
+            what = f"{warning} ({number(count)} of the sample)"
+            yield _line("warning", where + what, "yellow")
     for note in one.notes:
-        yield _line(one.sync, "warning", note, "yellow")
+        yield _line("warning", note, "yellow")
+    if one.error is not None:
+        what = "the look at the rows failed; what is unknown here would have come of it"
+        yield _line("incomplete", what, "red")
 
 
-def _line(where: str, kind: str, what: str, style: str) -> Text:
-    return Text.assemble((f"{kind}: ", style), f"{plain(where)}: {plain(what)}")
+def _line(kind: str, what: str, style: str) -> Text:
+    return Text.assemble((f"{kind}: ", style), plain(what))
 
 
 def _or_unknown(value: int | None) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+import orjson
 import typer
 from rich.highlighter import JSONHighlighter
 from rich.text import Text
@@ -128,6 +129,8 @@ def _print_rows(console: Console, shown: Preview) -> None:
 def _cell(value: object) -> Text:
     if value is None:
         return Text("null", style="dim")
+    if isinstance(value, list | dict):
+        value = orjson.dumps(value, default=str).decode()
     text = plain(str(value)).replace("\n", "\\n")
     return Text(text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…")
 

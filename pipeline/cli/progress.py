@@ -255,8 +255,11 @@ class Lines:
                 skipped=event.skipped,
             )
         elif isinstance(event, Finished):
-            for tally in self._board.of(event.sync):
+            tallies = list(self._board.of(event.sync))
+            for tally in tallies:
                 self._tell("run finished", tally, result=str(event.result))
+            if not tallies and event.result is Result.COMPLETE:  # a shard that was over already
+                self._log.info("run finished", sync=event.sync, result=str(event.result))
         elif isinstance(event, Warned):
             self._log.warning(event.text, sync=event.sync)
         elif isinstance(event, HistoryPruned):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,7 +23,7 @@ from pipeline.cli.exits import END_INTERRUPTED, tell, worst
 from pipeline.cli.logs import configure
 from pipeline.cli.loop import Stopping, run_async
 from pipeline.cli.options import OutputOption
-from pipeline.cli.output import Output, number, print_json_line, rate, size, stderr, stdout, table
+from pipeline.cli.output import Output, fitted, number, print_json_line, rate, size, stderr, stdout
 from pipeline.cli.progress import progress
 from pipeline.config import Config
 from pipeline.errors import PipelineError
@@ -117,7 +118,7 @@ def run(
     with Stopping(promise, hurried=END_INTERRUPTED) as stopping:
         config = configured(ctx)
         names = chosen_syncs(config, syncs or [], select or [], everything=everything)
-        configure(config.log)
+        configure(config.log, config.shard)
         port = config.metrics.port if metrics_port is None else metrics_port
         with measured(config, port) as observers:
             job = Job(
@@ -129,7 +130,8 @@ def run(
             )
             ended = run_async(job.run(stopping, observers))
     if output is Output.TABLE:
-        stdout().print(summary(ended))
+        console = stdout()
+        console.print(summary(console, ended))
     for one in ended:
         if one.error is not None:
             tell(one.error, about=one.sync)
@@ -218,21 +220,34 @@ def _print_line(ended: Ended) -> None:
     print_json_line(ended.as_dict())
 
 
-def summary(ended: Sequence[Ended]) -> Table:
+def summary(console: Console, ended: Sequence[Ended]) -> Table:
     """The table that a run ends with: a line per sync, or per sync and destination."""
     parts = [(one, name, counts) for one in ended for name, counts in _destinations(one)]
     several = len(parts) > len(ended)
-    names = ("sync", "destination", "result") if several else ("sync", "result")
+    again = any(map(_restarts, ended))
     numbers = ("read", "delivered", "dead", "requests", "seconds", "rows/s", "billed", "slots")
-    made = table(dict.fromkeys(names, "left") | dict.fromkeys(numbers, "right"), ())
-    for one, name, counts in parts:
-        made.add_row(
+    columns = (
+        {"sync": "left"}
+        | ({"destination": "left"} if several else {})
+        | {"result": "whole"}
+        | ({"restarts": "right"} if again else {})
+        | dict.fromkeys(numbers, "right")
+    )
+    rows: list[list[str | Text]] = [
+        [
             one.sync,
             *([name] if several else []),
             Text(one.result, style="" if one.result is Result.COMPLETE else "red"),
+            *([number(_restarts(one))] if again else []),
             *_numbers(one, counts),
-        )
-    return made
+        ]
+        for one, name, counts in parts
+    ]
+    return fitted(console, columns, rows, spare=("slots", "rows/s", "billed", "requests"))
+
+
+def _restarts(one: Ended) -> int:
+    return 0 if isinstance(one, Refused) else sum(one.restarts.values())
 
 
 def _destinations(one: Ended) -> Sequence[tuple[str, Counts]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.model import Reading
-    from pipeline.ports import RunDetail, RunRecord
+    from pipeline.ports import RunDetail, RunRecord, ShardState
 
 _WIDTH = 14
 # A file source has one for each file.
@@ -35,8 +35,21 @@ def run_as_dict(record: RunRecord) -> dict[str, object]:
         "query_started": record.query_started,
         "rows": record.rows,
         "bytes_billed": record.bytes_billed,
+        "restart_count": record.restarts,
         "destinations": {name: _counts(counts) for name, counts in record.counts.items()},
         "error": record.error or None,
+        "job": record.job,
+        "shards": record.shards,
+    }
+
+
+def shard_as_dict(shard: ShardState) -> dict[str, object]:
+    """A shard of a run that goes on, JSON-ready."""
+    return {
+        "index": shard.index,
+        "done": shard.done,
+        "running_on": shard.holder,
+        "destinations": {name: _counts(counts) for name, counts in shard.counts.items()},
     }
 
 
@@ -65,6 +78,7 @@ def detail_as_dict(detail: RunDetail) -> dict[str, object]:
             for (destination, reason), letters in detail.dead_letters.items()
         ],
         "reports": list(detail.reports),
+        "shard_states": [shard_as_dict(shard) for shard in detail.shards],
     }
 
 
@@ -104,6 +118,13 @@ def print_detail(console: Console, detail: RunDetail) -> None:
         rows = [_destination_row(name, each, detail) for name, each in counts.items()]
         console.print()
         console.print(table({"destination": "left"} | dict.fromkeys(columns, "right"), rows))
+    if detail.shards:
+        columns_of_shards = {"shard": "right", "now": "whole", "destination": "left"}
+        columns_of_shards |= dict.fromkeys(("read", "delivered", "dead"), "right")
+        console.print()
+        console.print(
+            table(columns_of_shards, [row for one in detail.shards for row in _shard_rows(one)])
+        )
     if detail.dead_letters:
         shown = [
             [destination, reason, number(letters)]
@@ -136,6 +157,8 @@ def _facts(detail: RunDetail) -> Iterator[tuple[str, str]]:
     since = f"from {start} ({moment(start)})" if start else "everything"
     yield "window", f"{since}, number {record.window.sequence}"
     yield "attempt", str(detail.attempt)
+    if record.job is not None:
+        yield "shared by", f"{record.shards} shards of Job {record.job}"
     if detail.query_key is not None:
         yield "query of", detail.query_key
     if reading is not None:
@@ -175,11 +198,34 @@ def _destination_row(name: str, counts: Counts, detail: RunDetail) -> list[str]:
     ]
 
 
+def _shard_rows(shard: ShardState) -> list[list[str]]:
+    """A row for each destination, by what was committed."""
+    return [
+        [
+            str(shard.index),
+            shard_now(shard),
+            destination or "-",
+            number(counts.read),
+            number(counts.delivered),
+            number(counts.dead_lettered),
+        ]
+        for destination, counts in (shard.counts or {"": Counts()}).items()
+    ]
+
+
+def shard_now(shard: ShardState) -> str:
+    """What it is at, in words."""
+    if shard.done:
+        return "complete"
+    return "nobody has it" if shard.holder is None else f"running on {shard.holder}"
+
+
 def _report_row(report: Mapping[str, object]) -> Sequence[str]:
     """What one process reported; a report of another version may lack any of it."""
     seconds, billed, again = (report.get(key) for key in ("seconds", "bytes_billed", "restarts"))
+    shard, result = report.get("shard"), str(report.get("result", "-"))
     return [
-        str(report.get("result", "-")),
+        f"shard {shard.get('index')}: {result}" if isinstance(shard, Mapping) else result,
         str(report.get("exit_code", "-")),
         f"{seconds:.1f}" if isinstance(seconds, int | float) else "-",
         size(billed if isinstance(billed, int) else None),

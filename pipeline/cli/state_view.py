@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.cli.output import moment, number, plain, stdout
+from pipeline.cli.run_view import shard_as_dict, shard_now
 from pipeline.model import Window
 from pipeline.ports import SyncState
 
 if TYPE_CHECKING:
-    from pipeline.ports import RunRecord
+    from collections.abc import Sequence
+
+    from pipeline.ports import RunRecord, ShardState
 
 
 COLUMNS = {
@@ -36,6 +39,7 @@ def state_as_dict(state: SyncState, last: RunRecord | None) -> dict[str, object]
         "last_result": _result(last),
         "unfinished_run": state.unfinished,
         "running_on": state.holder,
+        "shards": [shard_as_dict(shard) for shard in state.shards],
     }
 
 
@@ -61,6 +65,8 @@ def print_state(state: SyncState, last: RunRecord | None) -> None:
     console.print(f"completed runs  {number(state.window.sequence - 1)}")
     console.print(f"last run        {'-' if last is None else f'{last.id}, {_result(last)}'}")
     console.print(f"now             {what_now(state)}")
+    for shard in state.shards:
+        console.print(f"  shard {shard.index:<8}{plain(shard_now(shard))}")
 
 
 def _result(last: RunRecord | None) -> str | None:
@@ -69,6 +75,15 @@ def _result(last: RunRecord | None) -> str | None:
 
 def what_now(state: SyncState) -> str:
     """What it is at, in words."""
+    if state.shards:
+        return _shared(state.shards)
     if state.holder is not None:
         return f"running on {plain(state.holder)}"
     return "idle" if state.unfinished is None else "unfinished: the next run goes on with it"
+
+
+def _shared(shards: Sequence[ShardState]) -> str:
+    running = sum(shard.holder is not None for shard in shards)
+    done = sum(shard.done for shard in shards)
+    what = f"{running} running" if running else "unfinished"
+    return f"{what}, {done} complete, of {len(shards)} shards"

@@ -18,13 +18,14 @@ from typing import Any
 from pipeline.checkpoint.places import is_made
 from pipeline.checkpoint.volume import ephemeral, in_container
 from pipeline.config import BigQuerySource, Config, SyncConfig
-from pipeline.errors import ConfigError, PipelineError, UnusableState
+from pipeline.errors import PipelineError, UnusableState
 from pipeline.findings import Finding, Outcome, failed, skipped
 from pipeline.model import Window
 from pipeline.source.preflight import JOBS_CREATE, SESSIONS_CREATE, TABLES_GET_DATA, Preflight
 from pipeline.source.threads import in_daemon
 from pipeline.wiring.probe import probe
 from pipeline.wiring.sources import make_connection, open_source
+from pipeline.wiring.spool_doctor import spool_findings
 from pipeline.wiring.state import existing, file_system_below, next_window, open_store
 
 _FIRST = Window(start=0, sequence=1)
@@ -39,9 +40,9 @@ async def examine(config: Config, names: Sequence[str]) -> AsyncIterator[Finding
     """All checks that the syncs of these names need, each as soon as it is done."""
     for finding in await asyncio.to_thread(state_findings, config, os.environ):
         yield finding
-    for finding in await asyncio.to_thread(spool_findings, config):
-        yield finding
     syncs = {name: config.syncs[name] for name in names}
+    for finding in await asyncio.to_thread(spool_findings, config, names):
+        yield finding
     for source in dict.fromkeys(sync.source for sync in syncs.values()):
         async for finding in _source(config, source, syncs):
             yield finding
@@ -119,28 +120,6 @@ def _refuse_if_unmakeable(path: Path) -> None:
             f"State {path} can't be made: this user may not write {folder}. Give `state` a "
             "path in a folder that this user may write."
         )
-
-
-def spool_findings(config: Config) -> list[Finding]:
-    """Whether the spool's folder, if one is set, can be written and has the room it may take."""
-    if config.spool.dir is None:
-        return []
-    path, about = Path(config.resolve(config.spool.dir)), "spool"
-    folder = existing(path)
-    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        what = f"{path} can't be written. Give `spool.dir` a folder that this user may write."
-        return [failed(about, "writable", ConfigError(what))]
-    room = shutil.disk_usage(folder).free
-    low = room < config.spool.max_bytes
-    return [
-        Finding(
-            about=about,
-            check="writable",
-            outcome=Outcome.WARNING if low else Outcome.OK,
-            what=f"{path} can be written, and has {room / 1e9:,.1f} GB free",
-            remedy="Less than `spool.max_bytes`: lower that, or make room." if low else "",
-        )
-    ]
 
 
 # ----------------------------------------------------------------------------------- sources

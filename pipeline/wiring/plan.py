@@ -10,14 +10,14 @@ import asyncio
 from dataclasses import replace
 from secrets import token_hex
 
-import pyarrow as pa
-
 from pipeline.config import BigQuerySource, Config, SyncConfig
 from pipeline.destination.file import File
+from pipeline.errors import PipelineError
 from pipeline.model import Window
-from pipeline.ports import Destination, Source
+from pipeline.ports import Source
 from pipeline.run.plan import LanePlan, Plan, Sample, cost, lane_plan, outlasting, sampled
 from pipeline.send.limiter import Limiter
+from pipeline.source.lexical import as_subquery
 from pipeline.source.ordering import is_ordered
 from pipeline.source.outlast import Pace
 from pipeline.wiring.encoders import make_encoder
@@ -45,48 +45,103 @@ async def plan_sync(
 
     sample: how many rows to look at; 0 leaves the sample out. count: count all rows, by one
     more query. full: of everything instead of what changed. latency: seconds an answer takes.
-    Raises ConfigError, SourceError, CredentialsError, StateError.
+    What fails after the dry run is the Plan's `error`, beside all that is known without it.
+    Raises ConfigError, SourceError, CredentialsError, StateError when not even that is known.
     """
     sync = sync_named(config, name)
     window = await asyncio.to_thread(next_window, config, name)
     if full:
         window = replace(window, start=0)
-    queries = 0
     async with open_source(config, name, sync) as source:
         scan = await source.dry_run(window)
-        sql = source.sql(window)
-        table = None
-        if sample:
-            table = await source.preview(window, sample, f"plan-{name}-{token_hex(8)}")
-            queries += sync.query is not None
-        rows, known_by = await _rows(sync, source, window, table, sample)
-    if count and sql and known_by in {"unknown", "estimate"}:
-        rows, known_by = await _counted(config, name, sync, window, sql), "count"
-        queries += 1
+        look = _Look(config, name, sync, source, window)
+        error = await look.take(sample, count=count)
     lanes = tuple(
         lane_plan(
             destination.name,
             _pace(config, destination.name),
-            _sampled(config, name, destination, window, table),
-            rows,
+            look.samples.get(destination.name, Sample()),
+            look.rows,
             permits=config.send.most_in_flight,
             latency=0.0 if isinstance(destination, File) else latency,
         )
-        for destination in (make_destination(config, target) for target in sync.destinations)
+        for destination in look.destinations
     )
     return Plan(
         sync=name,
         call=sync.call,
-        sql=sql,
+        sql=look.sql,
         window=window,
         bytes_processed=scan.bytes_processed,
         cost=_cost(config, sync, scan.bytes_processed),
-        rows=rows,
-        rows_known_by=known_by,
-        queries=queries,
+        rows=look.rows,
+        rows_known_by=look.known_by,
+        queries=look.queries,
         lanes=lanes,
-        notes=_notes(config, sync, sql, lanes),
+        notes=_notes(config, sync, look.sql, lanes),
+        error=error,
     )
+
+
+class _Look:
+    """What is found out about a sync's rows; what was found stays when a later step fails.
+
+    queries: how many were started. rows, known_by: as in a Plan. samples: by destination.
+    """
+
+    def __init__(
+        self, config: Config, name: str, sync: SyncConfig, source: Source, window: Window
+    ) -> None:
+        self._config, self._name, self._sync = config, name, sync
+        self._source, self._window = source, window
+        self.sql = source.sql(window)
+        self.destinations = [make_destination(config, target) for target in sync.destinations]
+        self.queries = 0
+        self.rows: int | None = None
+        self.known_by = "unknown"
+        self.samples: dict[str, Sample] = {}
+
+    async def take(self, sample: int, *, count: bool) -> PipelineError | None:
+        """Look; what ended it early, if something did."""
+        try:
+            await self._count_free()
+            if sample:
+                await self._sample(sample)
+            if count and self.sql and self.known_by in {"unknown", "estimate"}:
+                await self._count()
+        except PipelineError as error:
+            return error
+        return None
+
+    async def _count_free(self) -> None:
+        """Files know their rows, and a table about: without a condition. A query has to run."""
+        if self._sync.query is None and not self._sync.row_restriction:
+            reading = await self._source.start(self._window, "")
+            self.rows = reading.rows
+            self.known_by = "source" if reading.rows_exact else "estimate"
+
+    async def _sample(self, sample: int) -> None:
+        self.queries += self._sync.query is not None
+        key = f"plan-{self._name}-{token_hex(8)}"
+        table = await self._source.preview(self._window, sample, key)
+        if table.num_rows < sample:
+            self.rows, self.known_by = table.num_rows, "sample"
+        for destination in self.destinations:
+            encoder = make_encoder(
+                self._config, self._name, destination, self._window, table.schema
+            )
+            rows = preview_rows(encoder, table, destination)
+            self.samples[destination.name] = sampled(rows, destination.envelope.separator)
+
+    async def _count(self) -> None:
+        """COUNT over the sync's query, which passes the same checks as the query itself."""
+        query = f"SELECT COUNT(*) AS n FROM {as_subquery(self.sql)}"  # noqa: S608 - the user's own query
+        sync = self._sync.model_copy(update={"query": query})
+        self.queries += 1
+        async with open_source(self._config, self._name, sync) as source:
+            key = f"count-{self._name}-{token_hex(8)}"
+            table = await source.preview(self._window, 1, key)
+        self.rows, self.known_by = int(table.column(0)[0].as_py()), "count"
 
 
 def _cost(config: Config, sync: SyncConfig, nbytes: int) -> float | None:
@@ -95,37 +150,6 @@ def _cost(config: Config, sync: SyncConfig, nbytes: int) -> float | None:
     if sync.query is None or not isinstance(settings, BigQuerySource):
         return None
     return cost(nbytes, settings.price_per_tib)
-
-
-async def _rows(
-    sync: SyncConfig, source: Source, window: Window, table: pa.Table | None, sample: int
-) -> tuple[int | None, str]:
-    """How many rows there are, as far as that costs nothing more, and how it is known."""
-    if table is not None and table.num_rows < sample:
-        return table.num_rows, "sample"
-    # A query would have to run. Files know their rows, and a table about: without a condition.
-    if sync.query is None and not sync.row_restriction:
-        reading = await source.start(window, "")
-        return reading.rows, "source" if reading.rows_exact else "estimate"
-    return None, "unknown"
-
-
-async def _counted(config: Config, name: str, sync: SyncConfig, window: Window, sql: str) -> int:
-    """COUNT over the sync's query, which passes the same checks as the query itself."""
-    # A line of its own for the closing bracket: the query may end with a comment.
-    query = f"SELECT COUNT(*) AS n FROM (\n{sql.rstrip().removesuffix(';')}\n)"  # noqa: S608 - the user's own query
-    async with open_source(config, name, sync.model_copy(update={"query": query})) as source:
-        table = await source.preview(window, 1, f"count-{name}-{token_hex(8)}")
-    return int(table.column(0)[0].as_py())
-
-
-def _sampled(
-    config: Config, name: str, destination: Destination, window: Window, table: pa.Table | None
-) -> Sample:
-    if table is None:
-        return Sample()
-    encoder = make_encoder(config, name, destination, window, table.schema)
-    return sampled(preview_rows(encoder, table, destination), destination.envelope.separator)
 
 
 def _pace(config: Config, target: str) -> Pace:

@@ -21,16 +21,17 @@ from pipeline.send.folder import Folder
 from pipeline.wiring.routes import make_destination, make_http_transport
 from pipeline.wiring.state import existing
 
-# What to look at when a request came to nothing, by the Transport's word for it.
+# What to look at when a request came to nothing, by the Transport's word for it. url: the key that
+# says where the destination is.
 _UNREACHED = {
-    "dns": "Its name is not found: check `endpoint`, and the DNS of this machine or pod.",
-    "tls": "TLS fails: check `endpoint`, and what stands between here and there.",
+    "dns": "Its name is not found: check `{url}`, and the DNS of this machine or pod.",
+    "tls": "TLS fails: check `{url}`, and what stands between here and there.",
     "certificate_expired": "Its certificate has expired: whoever runs it has to renew it.",
     "certificate_not_yet_valid": "Its certificate is not valid yet: check this machine's clock.",
-    "certificate_hostname": "Its certificate is for another name: check `endpoint`.",
+    "certificate_hostname": "Its certificate is for another name: check `{url}`.",
     "certificate_untrusted": "Nobody known has signed its certificate: give `http.ca_file` your "
     "company's authorities, if a proxy breaks TLS open or the server is yours.",
-    "connect": "Check `endpoint`, firewalls and egress policies. Only `http.proxy` is used as a "
+    "connect": "Check `{url}`, firewalls and egress policies. Only `http.proxy` is used as a "
     "proxy, no variable of the environment.",
     "proxy": "`http.proxy` can't be reached: check its host and port.",
     "proxy_refused": "`http.proxy` refuses: check its user and password, and what it lets through.",
@@ -64,12 +65,20 @@ async def probe(config: Config, name: str) -> AsyncIterator[Finding]:
         return
     finally:
         await transport.close()
-    for finding in answered(about, answer, destination.judge(answer, 0.0)):
+    key = "url" if "url" in type(settings).model_fields else "endpoint"
+    secure = request.url.startswith("https:")
+    verdict = destination.judge(answer, 0.0)
+    for finding in answered(about, answer, verdict, url=key, secure=secure):
         yield finding
 
 
-def answered(about: str, answer: Answer, verdict: Verdict) -> Iterable[Finding]:
-    """What an answer to an empty batch says of the way there, and of the key."""
+def answered(
+    about: str, answer: Answer, verdict: Verdict, *, url: str = "endpoint", secure: bool = True
+) -> Iterable[Finding]:
+    """What an answer to an empty batch says of the way there, and of the key.
+
+    url: the configuration's key for where it is. secure: it was asked by https.
+    """
     if answer.status == 0:
         word = answer.error or "network"
         remedy = _UNREACHED.get(word, _UNREACHED["connect"])
@@ -78,17 +87,18 @@ def answered(about: str, answer: Answer, verdict: Verdict) -> Iterable[Finding]:
             check="reachable",
             outcome=Outcome.FAILED,
             what=f"no answer ({word})",
-            remedy=remedy,
+            remedy=remedy.format(url=url),
             exit_code=DestinationError.exit_code,
         )
         yield skipped(about, "key", "reachable")
         return
-    what = f"DNS, TCP and TLS work; it answers {answer.status}"
+    way = "DNS, TCP and TLS work" if secure else "it is there, by plain http"
+    what = f"{way}; it answers {answer.status}"
     yield Finding(about=about, check="reachable", outcome=Outcome.OK, what=what)
-    yield _key(about, answer, verdict)
+    yield _key(about, answer, verdict, url)
 
 
-def _key(about: str, answer: Answer, verdict: Verdict) -> Finding:
+def _key(about: str, answer: Answer, verdict: Verdict, url: str) -> Finding:
     kind: type[PipelineError]
     if verdict.action in {Action.DELIVERED, Action.SPLIT, Action.REJECT}:
         what = f"the key is accepted ({answer.status} for an empty batch)"
@@ -98,7 +108,7 @@ def _key(about: str, answer: Answer, verdict: Verdict) -> Finding:
         remedy = "Check the key and the region: a key belongs to one of them."
     elif verdict.action is Action.HALT:
         kind, what = DestinationRefused, f"the request as such is refused ({answer.status})"
-        remedy = "Check `endpoint`."
+        remedy = f"Check `{url}`."
     else:
         kind, what = DestinationError, f"it is there and fails ({answer.status})"
         remedy = "The key was not judged: try again later."

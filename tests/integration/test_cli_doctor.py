@@ -23,12 +23,14 @@ sources:
 destinations:
   cio: {{type: customerio, api_key: {key}, endpoint: "{customerio}/v1"}}
   down: {{type: customerio, api_key: {key}, endpoint: "http://127.0.0.1:9/v1"}}
+  hook: {{type: webhook, url: "{customerio}/nowhere"}}
   out: {{type: file, path: out.ndjson}}
 syncs:
   users: {{source: warehouse, call: identify, destinations: [cio, out], query: SELECT 7 AS userId}}
   secret: {{source: warehouse, call: track, destinations: [cio], query: SELECT * FROM forbidden.t}}
   typo: {{source: warehouse, call: identify, destinations: [cio], query: SELECT * FROM nowhere.t}}
   down: {{source: warehouse, call: identify, destinations: [down], query: SELECT 7 AS userId}}
+  hook: {{source: warehouse, call: identify, destinations: [hook], query: SELECT 7 AS userId}}
   files: {{source: lake, call: identify, destinations: [out]}}
 """
 JOBS, SESSIONS = "bigquery.jobs.create", "bigquery.readsessions.create"
@@ -130,6 +132,14 @@ def test_a_destination_that_is_down(tmp_path: Path, both: Services) -> None:
     assert outcomes(done)["destination down", "key"] == "skipped"
 
 
+def test_a_webhook_at_the_wrong_url(tmp_path: Path, both: Services) -> None:
+    done = doctor(tmp_path, both, "--sync", "hook", "--json")
+    (failure,) = failures(done)
+    assert (done.code, failure["check"], failure["remedy"]) == (78, "key", "Check `url`.")
+    (reached,) = [one for one in done.json["findings"] if one["check"] == "reachable"]
+    assert reached["what"] == "it is there, by plain http; it answers 404"
+
+
 def test_files_that_are_missing(tmp_path: Path, both: Services) -> None:
     done = doctor(tmp_path, both, "--sync", "files", "--json")
     (failure,) = failures(done)
@@ -154,6 +164,7 @@ def test_of_all_syncs_each_source_and_destination_is_checked_once(
         "sync typo",
         "source lake",
         "destination down",
+        "destination hook",
     ]
     assert done.code == 77, "that of the first failure"
 

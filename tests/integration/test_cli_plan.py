@@ -20,7 +20,7 @@ ROWS = 5_000
 # A quarter of the rows has no id.
 QUERY = (
     "SELECT IF(MOD(id, 4) = 0, NULL, id) AS userId, REPEAT('x', 300) AS name "
-    f"FROM UNNEST(GENERATE_ARRAY(1, {ROWS})) AS id -- a comment at the end"
+    f"FROM UNNEST(GENERATE_ARRAY(1, {ROWS})) AS id; -- a comment; at the end"
 )
 CONFIG = """
 version: 1
@@ -42,9 +42,14 @@ syncs:
   table: {{source: warehouse, call: identify, destinations: [cio], table: app.users}}
   old: {{source: warehouse, call: track, destinations: [cio], query: {old}}}
   secret: {{source: warehouse, call: track, destinations: [cio], query: SELECT * FROM forbidden.t}}
+  broken: {{source: warehouse, call: identify, destinations: [cio], query: {broken}}}
+  nobody: {{source: warehouse, call: identify, destinations: [cio], query: SELECT 7 AS plan}}
+  long: {{source: warehouse, call: identify, destinations: [cio, out], query: {long}}}
   files: {{source: lake, call: identify, destinations: [cio]}}
 send: {{concurrency: 4, rate_limit: {{rows_per_second: {rows_per_second}}}}}
 """
+BROKEN = "SELECT 1 / (userId - userId) AS userId FROM app.users"
+LONG = "SELECT 7 AS userId, REPEAT('x', 100) AS messageId"
 OLD = "SELECT 7 AS userId, 'seen' AS event, TIMESTAMP '2020-01-01' AS timestamp"
 
 
@@ -86,6 +91,8 @@ def plan(
             price=price,
             query=json.dumps(QUERY),
             old=json.dumps(OLD),
+            broken=json.dumps(BROKEN),
+            long=json.dumps(LONG),
             rows_per_second=rows_per_second,
         ),
         encoding="utf-8",
@@ -162,7 +169,7 @@ def test_without_a_sample_only_the_dry_run_is_asked(tmp_path: Path, both: Servic
     assert found["bytes_processed"] > 0
     assert found["cost_usd"] == pytest.approx(found["bytes_processed"])
     assert found["payloads"] == []
-    assert "0 queries ran" in done.err
+    assert "0 queries were started" in done.err
 
 
 def test_a_table_that_is_read_directly(tmp_path: Path, both: Services) -> None:
@@ -183,9 +190,7 @@ def test_files_know_their_rows_and_cost_nothing(tmp_path: Path, both: Services) 
 
 def test_what_a_workspace_would_not_do_as_meant(tmp_path: Path, both: Services) -> None:
     done = plan(tmp_path, both, "old")
-    assert (
-        "warning: old: older than 72 hours: it triggers no campaigns (1 of the sample)" in done.out
-    )
+    assert "warning: older than 72 hours: it triggers no campaigns (1 of the sample)" in done.out
 
 
 def test_for_people(tmp_path: Path, both: Services) -> None:
@@ -193,17 +198,67 @@ def test_for_people(tmp_path: Path, both: Services) -> None:
     assert done.code == 0
     assert "unknown" in done.out
     assert "25 %" in done.out
-    assert "invalid: users to cio: missing_id: 25 of 100 rows of the sample" in done.out
+    assert "invalid: cio: missing_id: 25 of 100 rows of the sample" in done.out
     assert "--rows counts them" in done.out
     assert '"userId":"1"' in done.out
-    assert "Nothing was sent. 1 query ran" in done.err
+    assert "Nothing was sent. 1 query was started" in done.err
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_every_line_of_the_plan_fits_a_terminal(
+    tmp_path: Path, both: Services, columns: int
+) -> None:
+    slow = {"rows_per_second": "10", "env": {"COLUMNS": str(columns)}}
+    done = plan(tmp_path, both, "users", "table", "--rows", **slow)
+    payloads = [line for line in done.out.splitlines() if line.startswith("{")]
+    lines = [line for line in done.out.splitlines() if line not in payloads]
+    assert max(map(len, lines)) <= columns
+    assert [line.split() for line in lines if line.startswith(("scans", "rows", "cio", "out"))] == [
+        ["scans", "0", "B,", "$0.00"],
+        ["rows", "5,000,", "counted"],
+        ["cio", "25", "%", "3,750", "3,750", "6", "min", "rows_per_second"],
+        ["out", "25", "%", "3,750", "3,750", "6", "min", "rows_per_second"],
+        ["scans", "40.0", "kB"],
+        ["rows", "5,000,", "counted"],
+        ["cio", "0", "%", "5,000", "5,000", "8", "min", "rows_per_second"],
+    ]
+
+
+def test_what_is_known_is_shown_when_the_sample_fails(tmp_path: Path, both: Services) -> None:
+    done = plan(tmp_path, both, "broken", "--json")
+    found = one(done)
+    assert done.code == found["exit_code"] == 78
+    assert found["bytes_processed"] > 0
+    assert (found["rows"], found["rows_known_by"], found["queries_run"]) == (None, "unknown", 1)
+    assert found["destinations"]["cio"]["calls"] is None
+    assert "failed while it ran" in found["error"]
+    shown = plan(tmp_path, both, "broken")
+    assert shown.code == 78
+    assert "scans  40.0 kB" in shown.out
+    assert "incomplete: the look at the rows failed" in shown.out
+    assert "failed while it ran" in shown.err
+    assert "1 query was started" in shown.err
+
+
+def test_what_is_known_is_shown_when_the_rows_fit_no_call(tmp_path: Path, both: Services) -> None:
+    done = plan(tmp_path, both, "nobody", "--json")
+    found = one(done)
+    assert done.code == 78
+    assert (found["rows"], found["rows_known_by"], found["queries_run"]) == (1, "sample", 1)
+    assert "need a column userId" in found["error"]
+
+
+def test_a_message_id_that_is_too_long_is_invalid(tmp_path: Path, both: Services) -> None:
+    found = one(plan(tmp_path, both, "long", "--json"))
+    assert found["destinations"]["cio"]["sample"]["invalid"] == {"message_id_too_long": 1}
+    assert found["destinations"]["out"]["sample"]["invalid"] == {}
 
 
 def test_one_sync_that_fails_does_not_keep_the_others(tmp_path: Path, both: Services) -> None:
     done = plan(tmp_path, both, "--all", "--json")
-    assert done.code == 77
+    assert done.code == 78
     found = {each["sync"]: each["exit_code"] for each in done.json["plans"]}
-    assert found.pop("secret") == 77
+    assert (found.pop("secret"), found.pop("broken"), found.pop("nobody")) == (77, 78, 78)
     assert set(found.values()) == {0}
     assert "secret" in done.err
 

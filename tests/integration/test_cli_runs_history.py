@@ -79,6 +79,7 @@ def test_a_run_in_full(store: SqlStore) -> None:
     assert (found.record, found.attempt, found.unfinished) == (store.runs()[0], 2, True)
     assert (found.query_key, found.reading) == (first.id, READING)
     assert found.settled == {"cio": 8, "seg": 1}
+    assert [one.restarts for one in store.runs()] == [1, 0]
     assert [one.id for one in found.attempts] == [first.id, second.id]
     assert found.attempts[0].error == "the session expired"
     assert found.dead_letters == {("cio", "missing_id"): 2, ("cio", "rejected_400"): 1}

@@ -1,5 +1,7 @@
 import asyncio
+import dataclasses
 import io
+import json
 from typing import Any
 
 import pytest
@@ -8,7 +10,9 @@ from rich.console import Console
 from structlog.testing import capture_logs
 
 from pipeline.cli import progress
+from pipeline.cli.logs import configure
 from pipeline.cli.progress import Bars, Board, Lines
+from pipeline.config import LogConfig
 from pipeline.events import (
     Buffered,
     Encoded,
@@ -22,6 +26,7 @@ from pipeline.events import (
     Warned,
 )
 from pipeline.model import Result
+from pipeline.ports import WHOLE, Shard
 
 WHO = {"sync": "users", "destination": "cio"}
 SPENT = {"nbytes": 10, "read_seconds": 0.1, "encode_seconds": 0.1}
@@ -144,6 +149,23 @@ async def test_lines_tell_of_start_progress_and_end() -> None:
     assert logs[0] | {"rows": 1_000, "skipped": 100, "sync": "users"} == logs[0]
     assert logs[1] | {"in_flight": 195, "retries": 1, "retried_for": "429", "read": 500} == logs[1]
     assert logs[-1] | {"result": "complete", "delivered": 300, "dead_lettered": 5} == logs[-1]
+
+
+def test_lines_tell_of_a_shard_that_was_over_already() -> None:
+    structlog.reset_defaults()
+    with capture_logs() as logs:
+        lines = Lines()
+        lines(END)
+        lines(dataclasses.replace(END, result=Result.FAILED))  # whose error is told elsewhere
+    assert [(line["event"], line["result"]) for line in logs] == [("run finished", "complete")]
+
+
+def test_each_line_names_the_shard(capsys: pytest.CaptureFixture[str]) -> None:
+    for shard, said in ((Shard(index=1, of=3, job="j"), "1 of 3"), (WHOLE, None)):
+        configure(LogConfig(format="json"), shard)
+        structlog.get_logger().info("run started")
+        assert json.loads(capsys.readouterr().err).get("shard") == said
+    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize(

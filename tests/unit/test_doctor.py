@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,12 +11,16 @@ import pytest
 
 from pipeline.checkpoint.volume import ephemeral, file_system, in_container
 from pipeline.config import Config
+from pipeline.config.sections import SpoolConfig
 from pipeline.destination.verdicts import judge
 from pipeline.findings import Finding, Outcome, first_failure
-from pipeline.model import Answer
-from pipeline.wiring.doctor import spool_findings, state_findings
+from pipeline.model import Answer, Reading
+from pipeline.source.spool.folder import Folder
+from pipeline.wiring.doctor import state_findings
 from pipeline.wiring.probe import answered
-from pipeline.wiring.state import vanishing
+from pipeline.wiring.spool_doctor import spool_findings
+from pipeline.wiring.spooling import spool_parent
+from pipeline.wiring.state import open_store, vanishing
 
 MOUNTS = """overlay / overlay rw,relatime,lowerdir=/l 0 0
 proc /proc proc rw 0 0
@@ -148,7 +153,7 @@ def test_outside_of_containers_no_volume_is_asked_for(tmp_path: Path) -> None:
 
 def spooling(folder: Path, **spool: object) -> list[Finding]:
     given = config(folder / "state.db").model_dump() | {"spool": spool}
-    return spool_findings(Config.model_validate(given))
+    return spool_findings(Config.model_validate(given), ["users"])
 
 
 def test_a_spool_is_looked_at_if_there_is_one(tmp_path: Path) -> None:
@@ -167,6 +172,47 @@ def test_a_spool_below_a_file_can_t_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (bad,) = spooling(tmp_path, dir=str(tmp_path / "file" / "spool"))
     assert (bad.outcome, bad.exit_code) == (Outcome.FAILED, 78)
+
+
+def test_a_syncs_own_folder_that_is_none_can_t_be_written(tmp_path: Path) -> None:
+    given = config(tmp_path / "state.db").model_copy(
+        update={"spool": SpoolConfig(dir=str(tmp_path / "spool"), max_bytes=10**8)}
+    )
+    parent = spool_parent(given, "users")
+    assert parent is not None
+    parent.parent.mkdir()
+    parent.touch()
+    (bad,) = spool_findings(given, ["users"])
+    assert (bad.outcome, bad.exit_code) == (Outcome.FAILED, 78)
+    assert str(parent) in bad.what
+
+
+def test_rows_that_no_run_goes_on_with_and_those_out_of_reach_are_told(tmp_path: Path) -> None:
+    given = config(tmp_path / "state.db")
+    old, new = (
+        given.model_copy(update={"spool": SpoolConfig(dir=str(tmp_path / name), max_bytes=10**8)})
+        for name in ("old", "new")
+    )
+    parent = spool_parent(old, "users")
+    assert parent is not None
+    with closing(open_store(given)) as store:
+        run = store.begin("users", "f")
+        store.attach(
+            run,
+            Reading(streams=("a",), schema=b"", query_started=1, details={"spool": str(parent)}),
+        )
+    for session in ("a", "ended"):
+        folder = Folder(parent, Reading(streams=(session,), schema=b"", query_started=1))
+        folder.open()
+        folder.close()
+    fine, left = spool_findings(old, ["users"])
+    assert (fine.check, left.check, left.outcome) == ("writable", "leftovers", Outcome.OK)
+    assert "the next run removes them" in left.what
+    for elsewhere in (new, given):
+        warned = spool_findings(elsewhere, ["users"])[0]
+        assert (warned.about, warned.outcome) == ("sync users", Outcome.WARNING)
+        assert str(parent) in warned.what
+        assert "Set `spool.dir` back" in warned.remedy
 
 
 # -------------------------------------------------------------------------- destinations
@@ -195,6 +241,25 @@ def test_what_an_answer_to_an_empty_batch_says(
     assert {one.check: one.outcome.value for one in found} == checks
     assert first_failure(found) == exit_code
     assert all(one.remedy for one in found if one.outcome is Outcome.FAILED)
+
+
+@pytest.mark.parametrize("url", ["url", "endpoint"])
+@pytest.mark.parametrize(
+    "answer", [Answer(status=404), Answer(status=0, error="dns"), Answer(status=0, error="?")]
+)
+def test_a_remedy_names_the_key_that_says_where_it_is(answer: Answer, url: str) -> None:
+    found = list(answered("destination a", answer, judge(answer, 0.0), url=url))
+    (remedy,) = [one.remedy for one in found if one.outcome is Outcome.FAILED]
+    assert f"heck `{url}`" in remedy
+
+
+@pytest.mark.parametrize(
+    ("secure", "said"), [(True, "DNS, TCP and TLS work"), (False, "it is there, by plain http")]
+)
+def test_tls_is_not_said_to_work_where_there_is_none(said: str, *, secure: bool) -> None:
+    answer = Answer(status=200)
+    first, _ = answered("destination a", answer, judge(answer, 0.0), secure=secure)
+    assert first.what == f"{said}; it answers 200"
 
 
 def test_the_first_failure_gives_the_exit_code() -> None:
