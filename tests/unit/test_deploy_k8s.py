@@ -3,80 +3,28 @@
 from __future__ import annotations
 
 import copy
-import shutil
-import subprocess
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
+from manifests import (
+    FINISHED,
+    IN_POSTGRES,
+    ON_VOLUME,
+    POSTGRES,
+    RENDERED,
+    SHARDED,
+    config,
+    container,
+    env,
+    job_spec,
+    one,
+    pod,
+    rendered,
+)
 
 from pipeline import errors
 from pipeline.cli.exits import END_INTERNAL, END_USAGE
-from pipeline.config import Config, load_config
-
-K8S = Path(__file__).parents[2] / "deploy" / "k8s"
-POSTGRES = "overlays/example-postgres"
-RENDERED = ("base", "overlays/example", "overlays/example-once", POSTGRES)
-# What may be applied by a person: with a namespace, and an image that can be pulled.
-FINISHED = RENDERED[1:]
-
-Document = dict[str, Any]
-
-
-@cache
-def rendered(folder: str) -> tuple[Document, ...]:
-    """Needs kubectl, which works without a cluster here."""
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("kubectl is not installed")
-    done = subprocess.run(
-        [kubectl, "kustomize", str(K8S / folder)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return tuple(yaml.safe_load_all(done.stdout))
-
-
-def one(folder: str, kind: str, name: str = "") -> Document:
-    found = [
-        each
-        for each in rendered(folder)
-        if each["kind"] == kind and each["metadata"]["name"].startswith(name)
-    ]
-    assert len(found) == 1, (folder, kind, name)
-    return found[0]
-
-
-def job_spec(folder: str) -> Document:
-    return copy.deepcopy(one(folder, "CronJob")["spec"]["jobTemplate"]["spec"])
-
-
-def pod(folder: str) -> Document:
-    spec: Document = job_spec(folder)["template"]["spec"]
-    return spec
-
-
-def container(folder: str) -> Document:
-    (only,) = pod(folder)["containers"]
-    return dict(only)
-
-
-def env(folder: str) -> dict[str, str]:
-    return dict(one(folder, "ConfigMap", "retl-env")["data"])
-
-
-def config(folder: str, tmp_path: Path) -> Config:
-    """The configuration as the pod would load it."""
-    file = tmp_path / "retl.yml"
-    text = one(folder, "ConfigMap", "retl-config")["data"]["retl.yml"]
-    mounted = tmp_path / "state" / "url"
-    mounted.parent.mkdir(exist_ok=True)
-    mounted.write_text("postgresql://retl:k@postgres/retl\n", encoding="utf-8")
-    file.write_text(text.replace("/secrets/", f"{tmp_path}/"), encoding="utf-8")
-    secret = {"CUSTOMERIO_API_KEY": "k", "BIGQUERY_PROJECT": "p"}
-    return load_config(file, secret | env(folder))
 
 
 @pytest.mark.parametrize("version", ["1.29.0", "1.34.0"])
@@ -103,6 +51,8 @@ def test_what_is_there(folder: str) -> None:
         "overlays/example": [*volume, "Namespace"],
         "overlays/example-once": [*volume, "Job", "Namespace"],
         POSTGRES: ["Namespace"],
+        SHARDED[0]: ["Namespace"],
+        SHARDED[1]: ["Job", "Namespace"],
     }
     assert kinds == sorted(common + more[folder])
 
@@ -136,7 +86,7 @@ def test_the_buffers_fit_into_the_memory(folder: str, tmp_path: Path) -> None:
     assert 400e6 + most * loaded.send.buffer_bytes < int(limit[:-2]) * units[limit[-2:]]
 
 
-@pytest.mark.parametrize("folder", [folder for folder in RENDERED if folder != POSTGRES])
+@pytest.mark.parametrize("folder", ON_VOLUME)
 def test_state_lies_on_the_volume_that_lasts(folder: str, tmp_path: Path) -> None:
     path = Path(config(folder, tmp_path).state.removeprefix("sqlite:///"))
     mounts = {each["mountPath"]: each["name"] for each in container(folder)["volumeMounts"]}
@@ -146,14 +96,17 @@ def test_state_lies_on_the_volume_that_lasts(folder: str, tmp_path: Path) -> Non
     assert one(folder, "PersistentVolumeClaim")["spec"]["accessModes"] == ["ReadWriteOnce"]
 
 
-def test_state_in_postgres_comes_from_a_mounted_secret_and_needs_no_volume(tmp_path: Path) -> None:
-    loaded = config(POSTGRES, tmp_path)
+@pytest.mark.parametrize("folder", IN_POSTGRES)
+def test_state_in_postgres_comes_from_a_mounted_secret_and_needs_no_volume(
+    folder: str, tmp_path: Path
+) -> None:
+    loaded = config(folder, tmp_path)
     assert loaded.state_place == "postgresql://postgres/retl"
     assert "state: ${file:/secrets/state/url}\n" in str(
-        one(POSTGRES, "ConfigMap", "retl-config")["data"]["retl.yml"]
+        one(folder, "ConfigMap", "retl-config")["data"]["retl.yml"]
     )
-    mounts = {each["mountPath"]: each for each in container(POSTGRES)["volumeMounts"]}
-    volumes = {each["name"]: each for each in pod(POSTGRES)["volumes"]}
+    mounts = {each["mountPath"]: each for each in container(folder)["volumeMounts"]}
+    volumes = {each["name"]: each for each in pod(folder)["volumes"]}
     mount = mounts["/secrets/state"]
     assert mount["readOnly"] is True
     assert volumes[mount["name"]]["secret"] == {"secretName": "retl-state", "defaultMode": 0o440}
@@ -248,7 +201,9 @@ def test_one_run_at_a_time_on_a_schedule() -> None:
 
 @pytest.mark.parametrize("folder", RENDERED)
 def test_it_runs_everything_with_the_images_entrypoint(folder: str) -> None:
-    assert container(folder)["args"] == ["run", "--all"]
+    # The rate limit is shared by the shards of one sync: two at once would have it twice.
+    which = "users" if folder in SHARDED else "--all"
+    assert container(folder)["args"] == ["run", which]
     assert "command" not in container(folder)
     assert container(folder)["image"].endswith("retl:0.1.0")
 
@@ -268,6 +223,8 @@ def test_metrics_can_be_found(folder: str) -> None:
     assert notes["prometheus.io/port"] == str(port["containerPort"])
 
 
-def test_the_job_that_runs_now_is_the_cronjobs() -> None:
-    assert one("overlays/example-once", "Job")["spec"] == job_spec("overlays/example-once")
-    assert job_spec("overlays/example-once") == job_spec("overlays/example")
+@pytest.mark.parametrize("folder", ["overlays/example", SHARDED[0]])
+def test_the_job_that_runs_now_is_the_cronjobs(folder: str) -> None:
+    once = f"{folder}-once"
+    assert one(once, "Job")["spec"] == job_spec(once)
+    assert job_spec(once) == job_spec(folder)
