@@ -51,7 +51,7 @@ send: {{concurrency: 64}}
 state: "sqlite:///{state}"
 """
 # With `one`, and a latency, only one request at a time is allowed: there is nothing to aim at.
-_GOALS = {"distinct": 0.75, "zipf": 0.35, "blocks": 0.7}
+_GOALS = {"distinct": 0.75, "zipf": 0.3, "blocks": 0.7}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 from pipeline.model import Action, Batch, Counts, Delivery, Verdict
 from pipeline.ports import Destination
@@ -74,17 +75,17 @@ class Ordered:
         """See to it that somebody sends what may leave: one at a time asks for it."""
         if self._order.is_waiting and not self._asking:
             self._asking = True
-            self._start(self._send())
+            self._start(self._send)
 
-    def _start(self, work: Coroutine[None, None, None]) -> None:
+    def _start(self, work: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.get_running_loop().create_task(self._guarded(work))
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
 
-    async def _guarded(self, work: Coroutine[None, None, None]) -> None:
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         """Whatever ends the run, ends it for all who wait."""
         try:
-            await work
+            await work()
         except Exception as error:  # noqa: BLE001 - raised where it is waited for
             self._error = error
             for delivery in self._deliveries.values():
@@ -157,7 +158,7 @@ class Ordered:
         todo.clear()
         todo.extend(others for others, _ in split if others)
         later = deque(his for _, his in split if his)
-        self._start(self._persist(single, later, trouble.apart()))
+        self._start(partial(self._persist, single, later, trouble.apart()))
 
     async def _persist(self, single: Part, later: deque[Part], trouble: Trouble) -> None:
         """Send a row until there is an answer, and then what it held back."""

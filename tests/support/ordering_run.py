@@ -66,6 +66,7 @@ class Api:
     name = "api"
     envelope = Envelope(prefix=b"[", separator=b",", suffix=b"]")
     posts: list[Post] = field(default_factory=list)
+    pattern: bytes = rb"(\d+)"
 
     def request(self, body: bytes) -> Request:
         assert len(body) <= self.limits.batch_bytes
@@ -79,7 +80,7 @@ class Api:
 
     async def post(self, request: Request) -> Answer:
         loop = asyncio.get_running_loop()
-        rows = [int(digits) for digits in re.findall(rb"\d+", bytes(request.body))]
+        rows = [int(digits) for digits in re.findall(self.pattern, bytes(request.body))]
         assert len(rows) <= self.limits.batch_rows
         post = Post(rows, loop.time())
         self.posts.append(post)
