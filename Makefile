@@ -4,9 +4,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ROWS   ?= 200000
+SEEDS  ?= 20
+STATE  ?= sqlite
+FLEET  ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench mutate docs docs-check clean
+.PHONY: help setup demo test lint format bench chaos mutate docs docs-check clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +48,10 @@ $(VENV)/bench: $(VENV)/dev
 
 bench: $(VENV)/bench ## every benchmark; each ends with one line of JSON
 	@for bench in benchmarks/[a-z]*.py; do $(BIN)/python $$bench || exit 1; done
+
+chaos: $(VENV)/dev ## kills, stops, full disks and faults at random: SEEDS=500, SEED=7, STATE=postgres, FLEET=3
+	PYTHONPATH=.:tests/support $(BIN)/python -m chaos --state $(STATE) --fleet $(FLEET) \
+	  $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 mutate: $(VENV)/dev ## mutation testing of the encoder; what survives is in docs/encoding-proof.md
 	$(BIN)/pip install --quiet --group mutation

@@ -4,6 +4,8 @@ Exit code 0 only without a loss or any other problem, and, over enough seeds, on
 and duplicates that it is all about were in fact seen.
 """
 
+# ruff: noqa: T201 - printing is what a command does
+
 from __future__ import annotations
 
 import argparse
@@ -24,7 +26,8 @@ from chaos.seed import Outcome, Setting, attempt
 _ENOUGH = 20
 """Seeds from which on each kind of fault has to have happened."""
 
-_SEEN = frozenset(("kill", "term", "pause", "takeover", "die", "clock", "exit -9", "exit 75"))
+_SEEN = frozenset(("kill", "term", "pause", "takeover", "clock", "exit -9", "exit 75"))
+_SEEN_OF_FLEETS = frozenset(("twin", "given up", "stranded", "die at finish"))
 _MET = ("batch 429", "batch 503", "batch reset", "read_rows lost session", "connection reset")
 
 
@@ -52,7 +55,9 @@ def main() -> int:
     failed = sorted(one.seed for one in outcomes if one.verdict.problems)
     unseen = []
     if len(outcomes) >= _ENOUGH:
-        unseen = _unseen(outcomes, {"restart"} if setting.postgres else {"disk"})
+        more = {"restart"} if setting.postgres else {"disk"}
+        more |= _SEEN_OF_FLEETS if setting.fleet > 1 else {"die at commit"}
+        unseen = _unseen(outcomes, more)
     print(f"exits and faults: {_sums(one.counts for one in outcomes)}")
     print(f"faults of the servers: {_sums(one.met for one in outcomes)}")
     if unseen:
@@ -81,7 +86,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="seeds at a time")
     parser.add_argument("--verbose", action="store_true", help="what was done in each seed")
     parser.add_argument("--sabotage", choices=[*SABOTAGES], help="put a defect in")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.fleet > 1 and options.state == "sqlite":
+        parser.error("processes that share a run need a server: --state postgres")
+    return options
 
 
 def _tell(outcome: Outcome, options: argparse.Namespace, root: Path) -> None:
@@ -89,7 +97,7 @@ def _tell(outcome: Outcome, options: argparse.Namespace, root: Path) -> None:
         print(f"seed {outcome.seed}: {problem}")
     if outcome.verdict.problems:
         again = f"make chaos SEED={outcome.seed} STATE={options.state} FLEET={options.fleet}"
-        print(f"again: {again}; its log: {root / str(outcome.seed) / 'log'}")
+        print(f"again: {again}; its logs: {root / str(outcome.seed) / 'logs'}")
     if options.verbose:
         print(
             f"seed {outcome.seed}: {outcome.rows} rows, {outcome.verdict.arrived} arrived, "

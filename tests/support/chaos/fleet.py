@@ -1,30 +1,20 @@
-"""The processes of one seed: started, struck at their moments, and started again until done.
+"""The Jobs of one seed: processes that share a run, struck at their moments, until all is done.
 
-As Kubernetes does with a Job: each member of the fleet is one index, whose process is started
-again until it exits 0. Judges only what a process may end with.
+As Kubernetes does with an Indexed Job: each index's process is started again until one exits 0,
+sometimes while the one before it still lives. A Job may be given up as a whole; the next one then
+takes its window, while its processes wake, or are started, too late.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import signal
-import sys
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import IO
 
-from chaos.plan import Life
+from chaos.plan import GivenUp, Job, Life
+from chaos.processes import AGAIN, BOUND, COMPLETE, Process, Processes, Unexpected
 from chaos.services import Services
-
-ROOT = Path(__file__).parents[3]
-COMPLETE, AGAIN = 0, 75
-
-BOUND = 90.0
-"""Seconds within which every process has to end, whatever was done to it: liveness."""
 
 # Without faults a run may still find what the last one left: a lease, an expired session.
 _CALM_LIVES = 6
@@ -32,208 +22,206 @@ _TAKEOVERS = 8
 # The longest that a lease of the past lasts, as seen by a process that takes it over.
 _LEASE_OVER = 120.0
 _CALM = Life()
-# Of what child.py does, what counts as a fault by itself.
-_INSIDE = {"clock", "disk"}
+# `UnusableState`: the run is another Job's now.
+_NOT_YOURS = 78
 
 
-class Unexpected(Exception):
-    """A process did not end as it may."""
+@dataclass(eq=False)
+class _Working:
+    """A Job that is played. planned: members with faults to come. gone: it was given up."""
+
+    name: str
+    planned: int
+    running: set[Process] = field(default_factory=set)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Fleet:
-    """size: how many processes share a run. lease: seconds it lasts; None: as it is.
-
-    restart: restarts the state's server, where there is one. issue: more rows, so many.
-    counts: what was done, by kind.
-    """
+    """restart: restarts the state's server, where there is one. issue: more rows, so many."""
 
     services: Services
-    folder: Path
+    processes: Processes
     issue: Callable[[int], Awaitable[None]]
-    size: int = 1
-    lease: float | None = None
     restart: Callable[[], Awaitable[None]] | None = None
-    sabotage: str | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
     _tasks: set[asyncio.Future[None]] = field(default_factory=set)
 
-    async def job(self, name: str, lives: tuple[tuple[Life, ...], ...]) -> None:
-        """One window, until every member is done. Raises Unexpected."""
-        async with asyncio.TaskGroup() as group:
-            for index in range(self.size):
-                mine = lives[index] if index < len(lives) else ()
-                group.create_task(self._member(name, index, mine))
+    async def job(self, name: str, job: Job) -> bool:
+        """Until every member is done: True; or until it is given up. Raises Unexpected."""
+        one = _Working(name, self.processes.size)
+        called_off = _nothing
+        if job.given_up is not None:
+            give_up = self._giving_up(one, job.given_up)
+            called_off = self.services.moments.at(job.given_up.moment, give_up)
+        work = asyncio.ensure_future(self._work(one, job.lives))
+        gone = asyncio.ensure_future(one.gone.wait())
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            called_off()
+            gone.cancel()
+        if work.done():
+            work.result()
+        else:  # of those that were given up, too, it matters how they end
+            self._tasks.add(work)
         self.services.turn()
+        return not one.gone.is_set()
 
     async def over(self) -> None:
-        """What was begun beside the processes is over."""
+        """What was begun beside the Jobs is over. Raises Unexpected."""
         await asyncio.gather(*self._tasks)
 
-    async def _member(self, job: str, index: int, lives: tuple[Life, ...]) -> None:
-        for life in lives:
-            code = await self._live(job, index, life)
-            if code == COMPLETE:
-                return
-            if code < 0 and self.lease:  # nobody could begin before
-                await asyncio.sleep(self.lease)
-        if index == 0:
-            self.services.turn()
-        for _ in range(_CALM_LIVES):
-            if await self._live(job, index, _CALM) == COMPLETE:
-                return
-            if self.lease:
-                await asyncio.sleep(self.lease / 2)
-        raise Unexpected(f"{job}, process {index}: not complete after {_CALM_LIVES} calm runs.")
+    async def _work(self, one: _Working, lives: tuple[tuple[Life, ...], ...]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for index in range(self.processes.size):
+                mine = lives[index] if index < len(lives) else ()
+                group.create_task(self._member(one, index, mine))
 
-    async def _live(self, job: str, index: int, life: Life) -> int:
+    async def _member(self, one: _Working, index: int, lives: tuple[Life, ...]) -> None:
+        """One index of a Job, until a process of it is complete or the Job is given up."""
+        try:
+            for life in lives:
+                await asyncio.sleep(life.delay)
+                if await self._is_done(one, index, life):
+                    return
+        finally:
+            one.planned -= 1
+            if index == 0 and not one.gone.is_set():  # the weather is this member's
+                self.services.turn()
+        left = _CALM_LIVES
+        while left:
+            left -= one.planned == 0  # as long as others have faults, they are everybody's
+            if await self._is_done(one, index, _CALM):
+                return
+            await asyncio.sleep((self._lease or 0.0) / 2)
+        raise Unexpected(f"{one.name}, {index}: not complete after {_CALM_LIVES} calm runs.")
+
+    async def _is_done(self, one: _Working, index: int, life: Life) -> bool:
+        """Live a life; whether it was the index's last."""
+        if one.gone.is_set():
+            return True
+        code = await self._live(one, index, life)
+        if code < 0 and self._lease and self.processes.size == 1:  # nobody could begin before
+            await asyncio.sleep(self._lease)
+        return code == COMPLETE or one.gone.is_set()
+
+    @property
+    def _lease(self) -> float | None:
+        return self.processes.lease
+
+    async def _live(self, one: _Working, index: int, life: Life) -> int:
         """Its exit code."""
-        if index == 0:
+        if index == 0 and not one.gone.is_set():
             self.services.turn(life.bigquery, life.sink)
         if life.rows:
             await self.issue(life.rows)
+        moments, called_off = self.services.moments, [_nothing, _nothing]
         if self.restart is not None and life.restart is not None:
-            self.services.moments.at(life.restart, self._restart)
-        process = await self._start(job, index, life)
-        called_off, struck = self._strike(process, life)
+            called_off[0] = moments.at(life.restart, self._restart)
+        process = await self.processes.start(one.name, index, life)
+        one.running.add(process)
+        if one.gone.is_set():
+            _lose(process)
+        if life.ending not in ("none", "die"):
+            called_off[1] = moments.at(life.moment, process.strike)
         try:
-            if life.ending != "pause":
-                return await self._end(process, life, struck)
-            return await self._outlive(job, index, process, struck)
+            if life.ending == "pause":
+                return await self._outlive(one, index, process)
+            if life.ending == "twin":
+                return await self._accompany(one, index, process)
+            return await process.end()
         finally:
-            called_off()
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+            for call_off in called_off:
+                call_off()
+            await process.discard()
+            one.running.discard(process)
 
-    def _strike(
-        self, process: asyncio.subprocess.Process, life: Life
-    ) -> tuple[Callable[[], None], asyncio.Event]:
-        """Have it done to the process what its life's ending says; what tells when it was."""
-        struck = asyncio.Event()
-        signals = {
-            "kill": [signal.SIGKILL],
-            "term": [signal.SIGTERM],
-            "term twice": [signal.SIGTERM, signal.SIGTERM],
-            "pause": [signal.SIGSTOP],
-        }.get(life.ending, [])
-
-        def act() -> None:
-            if process.returncode is None:
-                for number in signals:
-                    process.send_signal(number)
-                self.counts[life.ending] += 1
-                struck.set()
-
-        return (self.services.moments.at(life.moment, act) if signals else _nothing), struck
-
-    async def _outlive(
-        self, job: str, index: int, process: asyncio.subprocess.Process, struck: asyncio.Event
-    ) -> int:
+    async def _outlive(self, one: _Working, index: int, process: Process) -> int:
         """Let others take over from a process that was paused, and wake it: what the index made."""
-        ended = asyncio.ensure_future(process.wait())
-        paused = asyncio.ensure_future(struck.wait())
-        await asyncio.wait({ended, paused}, timeout=BOUND, return_when=asyncio.FIRST_COMPLETED)
-        paused.cancel()
         code, others = AGAIN, _CALM
-        if not ended.done() and self.lease is None:
+        struck = await _until_struck(process)
+        if struck and self._lease is None:
             # By this one's clock the lease is over.
-            others = replace(_CALM, child={"clock": _clock(_LEASE_OVER)})
-        for _ in range(_TAKEOVERS if not ended.done() else 0):
-            code = await self._live(job, index, others)
-            self.counts["takeover"] += 1
+            clock = {"offset": _LEASE_OVER, "after": 0.0, "jump": 0.0}
+            others = replace(_CALM, child={"clock": clock})
+        for _ in range(_TAKEOVERS if struck else 0):
+            if await self._is_done(one, index, others):
+                code = COMPLETE
+            self.processes.counts["takeover"] += 1
             if code == COMPLETE:
                 break
-            await asyncio.sleep((self.lease or 0.0) / 2)
-        if process.returncode is None:
-            process.send_signal(signal.SIGCONT)
-        own = await self._end(process, replace(_CALM, ending="pause"), struck)
+            await asyncio.sleep((self._lease or 0.0) / 2)
+        process.send(signal.SIGCONT)
+        own = await process.end()
         return COMPLETE if COMPLETE in (code, own) else AGAIN
 
-    async def _end(
-        self, process: asyncio.subprocess.Process, life: Life, struck: asyncio.Event
-    ) -> int:
-        """Its exit code, which has to be one of those it may end with."""
+    async def _accompany(self, one: _Working, index: int, process: Process) -> int:
+        """Start another process of the same index while the first lives: what the index made."""
+        codes = []
+        if await _until_struck(process):
+            weather = replace(_CALM, bigquery=process.life.bigquery, sink=process.life.sink)
+            codes.append(await self._live(one, index, weather))
+        codes.append(await process.end())
+        return COMPLETE if COMPLETE in codes else AGAIN
+
+    # ------------------------------------------------------------------ a whole Job's end
+
+    def _giving_up(self, one: _Working, how: GivenUp) -> Callable[[], None]:
+        def give_up() -> None:
+            self.processes.counts["stranded" if how.paused else "given up"] += 1
+            lost = [*one.running]
+            for process in lost:
+                if how.paused:
+                    process.also.add(_NOT_YOURS)  # it may not have joined yet
+                    process.send(signal.SIGSTOP)
+                else:
+                    _lose(process)
+            one.gone.set()
+            self._beside(self._wake(lost, how) if how.paused else self._come_late(one, how))
+
+        return give_up
+
+    async def _wake(self, lost: list[Process], how: GivenUp) -> None:
+        """Go on, on a node that came back; `_work` waits for how they end."""
+        await asyncio.sleep(how.back)
+        for process in lost:
+            process.send(signal.SIGCONT)
+
+    async def _come_late(self, one: _Working, how: GivenUp) -> None:
+        """A last process of the Job, beside those of the next."""
+        await asyncio.sleep(how.back)
+        late = await self.processes.start(one.name, self.processes.size - 1, _CALM)
+        late.also.add(_NOT_YOURS)
         try:
-            async with asyncio.timeout(BOUND):
-                code = await process.wait()
-        except TimeoutError:
-            process.send_signal(signal.SIGABRT)  # its threads' stacks go to the log
-            await process.wait()
-            raise Unexpected(f"A process did not end within {BOUND:g} s, after {life}.") from None
-        self.counts[f"exit {code}"] += 1
-        if code == -signal.SIGKILL and life.ending == "die":
-            self.counts["die"] += 1
-        may = {COMPLETE, AGAIN}
-        if life.ending == "die" or (life.ending == "kill" and struck.is_set()):
-            may.add(-signal.SIGKILL)
-        if life.ending.startswith("term") and life.moment.on == "start":
-            may.add(-signal.SIGTERM)  # Python itself was not ready to hear it
-        if code not in may:
-            raise Unexpected(f"A process ended with {code}, after {life}.")
-        return code
-
-    async def _start(self, job: str, index: int, life: Life) -> asyncio.subprocess.Process:
-        given = dict(life.child)
-        if self.lease is not None:
-            given["lease"] = self.lease
-        if self.sabotage is not None:
-            given["sabotage"] = self.sabotage
-        environment = {
-            **_clean(),
-            **self.environment,
-            **life.environment,
-            **self._shard(job, index),
-            "CHAOS": json.dumps(given),
-        }
-        self.counts["processes"] += 1
-        for fault in life.child:
-            self.counts[fault] += fault in _INSIDE
-        with self._log() as log:
-            log.write(f"--- {job}, process {index}: {life}\n")
-            log.flush()
-            return await asyncio.create_subprocess_exec(
-                sys.executable,
-                str(Path(__file__).with_name("child.py")),
-                "run",
-                "moved",
-                cwd=self.folder,
-                env=environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-
-    def _shard(self, job: str, index: int) -> dict[str, str]:
-        if self.size == 1:
-            return {}
-        return {
-            "RETL_SHARDS": str(self.size),
-            "JOB_COMPLETION_INDEX": str(index),
-            "RETL_JOB": job,
-        }
-
-    def _log(self) -> IO[str]:
-        return (self.folder / "log").open("a", encoding="utf-8")
+            self.processes.counts[f"late: exit {await late.end()}"] += 1
+        finally:
+            await late.discard()
 
     def _restart(self) -> None:
         assert self.restart is not None
-        self.counts["restart"] += 1
-        task = asyncio.ensure_future(self.restart())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.processes.counts["restart"] += 1
+        self._beside(self.restart())
+
+    def _beside(self, work: Awaitable[None]) -> None:
+        """Have it done, and remember it if it fails."""
+        self._tasks.add(asyncio.ensure_future(work))
 
 
-def _clean() -> dict[str, str]:
-    """The environment, without what would reach the command by chance."""
-    strange = ("RETL_", "KUBERNETES_", "JOB_COMPLETION_")
-    kept = {name: text for name, text in os.environ.items() if not name.startswith(strange)}
-    return kept | {"PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", "NO_COLOR": "1"}
+def _lose(process: Process) -> None:
+    process.also.add(-signal.SIGKILL)
+    process.send(signal.SIGKILL)
 
 
-def _clock(offset: float) -> dict[str, float]:
-    return {"offset": offset, "after": 0.0, "jump": 0.0}
+async def _until_struck(process: Process) -> bool:
+    """Whether it was struck before it ended."""
+    ended = asyncio.ensure_future(process.handle.wait())
+    struck = asyncio.ensure_future(process.struck.wait())
+    try:
+        await asyncio.wait({ended, struck}, timeout=BOUND, return_when=asyncio.FIRST_COMPLETED)
+        return struck.done() and process.alive
+    finally:
+        ended.cancel()
+        struck.cancel()
 
 
 def _nothing() -> None:

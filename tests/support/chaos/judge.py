@@ -6,6 +6,7 @@ delivered in some window, to the byte as it should be, or kept as a dead letter 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -123,6 +124,19 @@ def judge_runs(
                 )
 
 
+def judge_queries(verdict: Verdict, queries: Sequence[str], runs: Sequence[RunRecord]) -> None:
+    """Of BigQuery's jobs: each attempt has started its query once at most, whoever did it.
+
+    A job is named by the run's id and the number of the try.
+    """
+    started = Counter(query.rpartition("_")[0] for query in queries)
+    twice = sorted(run for run, times in started.items() if times > 1)
+    if twice:
+        verdict.problems.append(f"The query ran more than once for {', '.join(twice)}.")
+    if strange := started.keys() - {run.id for run in runs}:
+        verdict.problems.append(f"Queries ran for no run: {', '.join(sorted(strange))}.")
+
+
 def judge_state(verdict: Verdict, store: Store, *, sinks: Iterable[str], jobs: int) -> None:
     """Of the state as it is left: see judge_runs; and nothing is under way any more."""
     judge_runs(
@@ -134,6 +148,9 @@ def judge_state(verdict: Verdict, store: Store, *, sinks: Iterable[str], jobs: i
     )
     if any(one.unfinished or one.holder for one in store.syncs()):
         verdict.problems.append("A run is still open, or a lease held, though all is over.")
+    details = [store.run(one.id) for one in store.runs(SYNC, _ALL)]
+    if any(one is not None and one.shards for one in details):
+        verdict.problems.append("A run that is over still has shards.")
 
 
 def _rows(lines: Iterable[bytes]) -> Mapping[bytes, int]:

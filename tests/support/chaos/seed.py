@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos import plan as planning
-from chaos.fleet import Fleet, Unexpected
-from chaos.judge import Verdict, judge_arrivals, judge_letters, judge_state
+from chaos.fleet import Fleet
+from chaos.judge import Verdict, judge_arrivals, judge_letters, judge_queries, judge_state
+from chaos.processes import Processes, Unexpected
 from chaos.rows import SCHEMA, SYNC, Rows, insert
 from chaos.services import KEY, Services, services
 from chaos.state import state
@@ -99,24 +100,25 @@ async def _play(seed: int, folder: Path, setting: Setting) -> Outcome:
 
         await issue(plan.rows)
         _write_config(plan, one, folder, kept.url)
-        fleet = Fleet(
-            services=one,
+        processes = Processes(
             folder=folder,
-            issue=issue,
             size=setting.fleet,
+            ear=one.ear if setting.fleet > 1 else None,
             lease=kept.lease,
-            restart=kept.restart,
             sabotage=setting.sabotage,
         )
+        fleet = Fleet(services=one, processes=processes, issue=issue, restart=kept.restart)
+        complete = 0
         try:
-            for number, lives in enumerate([*plan.jobs, ()], 1):  # the last is without faults
-                await fleet.job(f"job-{number}", lives)
-            await fleet.over()
+            for number, job in enumerate([*plan.jobs, planning.Job()], 1):
+                if number > len(plan.jobs):  # without faults, and with nobody beside it
+                    await fleet.over()
+                complete += await fleet.job(f"job-{number}", job)
         except* Unexpected as group:
             outcome.verdict.problems += [str(error) for error in group.exceptions]
-        outcome.counts, outcome.met = fleet.counts, one.met()
+        outcome.counts, outcome.met = processes.counts, one.met()
         if not outcome.verdict.problems:
-            await _judge(outcome, plan, one, folder, jobs=len(plan.jobs) + 1)
+            await _judge(outcome, plan, one, folder, jobs=complete)
     outcome.seconds = time.monotonic() - started
     return outcome
 
@@ -126,9 +128,11 @@ async def _judge(
 ) -> None:
     rows, issued, verdict = Rows(call=plan.call), range(1, outcome.rows + 1), outcome.verdict
     with closing(open_store(load_config(folder / "retl.yml", {}))) as store:
-        windows = list({run.window for run in store.runs(SYNC, 10**6)})
+        runs = store.runs(SYNC, 10**6)
+        windows = list({run.window for run in runs})
         letters = store.dead_letters(limit=10**6)
         judge_state(verdict, store, sinks=one.sinks, jobs=jobs)
+    judge_queries(verdict, await one.query_jobs(), runs)
     for sink, (_, record) in one.sinks.items():
         if dropped := await one.dropped(sink):
             verdict.problems.append(f"{sink}: Customer.io dropped calls in silence: {dropped}")
@@ -143,9 +147,9 @@ async def _judge(
         )
         own = [letter for letter in letters if letter.destination == sink]
         judge_letters(verdict, sink, own, rows=rows, issued=issued, windows=windows)
-    log = (folder / "log").read_text(encoding="utf-8", errors="replace")
-    if "Traceback" in log:
-        verdict.problems.append("A process showed a traceback.")
+    for log in sorted((folder / "logs").iterdir()):
+        if "Traceback" in log.read_text(encoding="utf-8", errors="replace"):
+            verdict.problems.append(f"A process showed a traceback: {log.name}.")
 
 
 def _write_config(plan: planning.Plan, one: Services, folder: Path, url: str) -> None:

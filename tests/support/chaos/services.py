@@ -7,10 +7,12 @@ answered, and may kill a process at that very moment.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -27,33 +29,51 @@ from pipeline.local.faults import FaultPlan
 KEY = "sk-the-secret-key"
 
 
+@dataclass(eq=False)
+class _Waiting:
+    """Something to be done at a moment. left: calls until then."""
+
+    moment: Moment
+    act: Callable[[], None]
+    left: int
+    off: bool = False
+
+    def go(self) -> None:
+        if not self.off:
+            self.act()
+
+    def call_off(self) -> None:
+        self.off = True
+
+
 class Moments:
     """Calls to the servers, and what waits for one of them to come."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[tuple[Moment, list[int], Callable[[], None]]] = []
+        self._waiting: list[_Waiting] = []
 
     def at(self, moment: Moment, act: Callable[[], None]) -> Callable[[], None]:
         """Have `act` called once, at the moment; what comes back calls it off."""
+        one = _Waiting(moment, act, moment.count)
         if moment.on == "start":
-            return self._loop.call_later(moment.delay, act).cancel
-        entry = (moment, [moment.count], act)
-        self._waiting.append(entry)
-        return lambda: self._waiting.remove(entry) if entry in self._waiting else None
+            self._loop.call_later(moment.delay, one.go)
+        else:
+            self._waiting.append(one)
+        return one.call_off
 
     def hear(self, on: str) -> None:
         """A call came in; any thread."""
-        for entry in [entry for entry in self._waiting if entry[0].on == on]:
-            moment, left, act = entry
-            left[0] -= 1
-            if left[0]:
+        self._waiting = [one for one in self._waiting if not one.off]
+        for one in [one for one in self._waiting if one.moment.on == on]:
+            one.left -= 1
+            if one.left:
                 continue
-            self._waiting.remove(entry)
-            if moment.delay:
-                self._loop.call_soon_threadsafe(self._loop.call_later, moment.delay, act)
+            self._waiting.remove(one)
+            if one.moment.delay:
+                self._loop.call_soon_threadsafe(self._loop.call_later, one.moment.delay, one.go)
             else:
-                act()
+                one.go()
 
 
 class Dial(FaultPlan):
@@ -87,12 +107,16 @@ class Dial(FaultPlan):
 
 @dataclass
 class Services:
-    """What is up. sinks: (URL without /v1, record of what was accepted), by destination."""
+    """What is up. sinks: (URL without /v1, record of what was accepted), by destination.
+
+    ear: a socket on which processes tell what they do elsewhere.
+    """
 
     moments: Moments
     bigquery: Dial
     sink: Dial
     address: Address
+    ear: Path
     sinks: dict[str, tuple[str, Path]] = field(default_factory=dict)
     behind: dict[str, str] = field(default_factory=dict)
 
@@ -113,6 +137,17 @@ class Services:
             found = await answer.json()
         assert found.get("jobComplete"), found
 
+    async def query_jobs(self) -> list[str]:
+        """The ids of the query jobs of the sync, each time one was started."""
+        url = f"{self.address.rest}/bigquery/v2/projects/local/jobs"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            found = await answer.json()
+        return [
+            job["jobReference"]["jobId"]
+            for job in found["jobs"]
+            if "retl_sync" in job["configuration"].get("labels", {})
+        ]
+
     async def dropped(self, sink: str) -> dict[str, int]:
         """Calls that Customer.io answered with 200 and lost. Makes its record complete."""
         url = f"{self.behind[sink]}/_local/stats"
@@ -126,6 +161,8 @@ async def services(plan: Plan, folder: Path) -> AsyncIterator[Services]:
     """The servers of a plan, calm at first."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     moments = Moments()
+    # That clients vanish is no news here.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     warehouse, sink = Dial(moments.hear), Dial(moments.hear)
     address: asyncio.Future[Address] = loop.create_future()
     serving = [
@@ -139,8 +176,12 @@ async def services(plan: Plan, folder: Path) -> AsyncIterator[Services]:
         )
     ]
     proxies: list[Proxy] = []
+    ear = folder / "ear"
+    listener = await asyncio.start_unix_server(partial(_listen, moments.hear), ear)
     try:
-        one = Services(moments=moments, bigquery=warehouse, sink=sink, address=await address)
+        one = Services(
+            moments=moments, bigquery=warehouse, sink=sink, address=await address, ear=ear
+        )
         for name in ["first", "second"][: plan.sinks]:
             url: asyncio.Future[str] = loop.create_future()
             record = folder / f"{name}.ndjson"
@@ -162,10 +203,22 @@ async def services(plan: Plan, folder: Path) -> AsyncIterator[Services]:
             one.sinks[name] = (f"http://127.0.0.1:{port}", record)
         yield one
     finally:
+        listener.close()
         for proxy in proxies:
             await proxy.close()
         stop.set()
         await asyncio.gather(*serving)
+
+
+async def _listen(
+    hear: Callable[[str], None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Hear of one thing that a process is about to do, and let it; if it lives."""
+    hear((await reader.readline()).decode().strip())
+    with suppress(ConnectionError):
+        writer.write(b"\n")
+        await writer.drain()
+    writer.close()
 
 
 def _kind(fault: Fault) -> str:

@@ -42,4 +42,5 @@ async def state(folder: Path, *, postgres: bool) -> AsyncIterator[State]:
     try:
         yield State(url=server.fresh(), lease=_LEASE, restart=restart)
     finally:
-        await asyncio.to_thread(server.close)
+        async with turn:
+            await asyncio.to_thread(server.close)
