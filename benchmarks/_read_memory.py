@@ -22,7 +22,8 @@ from pipeline.checkpoint.ledger import Ledger
 from pipeline.destination.file import File
 from pipeline.events import Buffered, Event
 from pipeline.model import Batch, Counts, Delivery, Limits, Window
-from pipeline.run.lane import Lane, LaneLimits, Route
+from pipeline.run.lane import Lane
+from pipeline.run.route import LaneLimits, Route
 from pipeline.wiring.encoders import make_encoder
 
 # 16 requests at a time of 480 kB in 0.1 s each: 77 MB of JSON per second.

@@ -150,9 +150,13 @@ class HistoryPruned(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished(Event):
-    """A run ended. destination is empty: it speaks of the whole run. at: Unix seconds."""
+    """A run ended. destination is empty: it speaks of the whole run. at: Unix seconds.
+
+    whole: False when only this process's shard of it is complete.
+    """
 
     result: Result
     seconds: float
     at: float
     bytes_billed: int
+    whole: bool = True

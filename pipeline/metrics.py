@@ -244,7 +244,8 @@ METRICS: tuple[Described, ...] = (
         name="retl_runs_total",
         kind="counter",
         labels=("sync", "result"),
-        text="Runs that ended.",
+        text="Runs that ended. Of several shards, the one that closes the run counts it as "
+        "complete; each that fails or is interrupted counts.",
         values=tuple(Result),
     ),
     Described(
@@ -431,11 +432,13 @@ class PrometheusObserver:
 
     def _finished(self, event: Finished) -> None:
         self._series["retl_runs_total"].appear(event.sync)
-        self._of("runs_total", event.sync, event.result).inc()
-        self._of("run_duration_seconds", event.sync, event.result).observe(max(event.seconds, 0))
         self._of("bigquery_bytes_billed_total", event.sync).inc(event.bytes_billed)
         complete = event.result is Result.COMPLETE
-        if complete:
+        if event.whole:
+            seconds = max(event.seconds, 0)
+            self._of("runs_total", event.sync, event.result).inc()
+            self._of("run_duration_seconds", event.sync, event.result).observe(seconds)
+        if complete and event.whole:
             self._of("last_success_timestamp_seconds", event.sync).set(event.at)
         for sync, destination in [route for route in self._in_flight if route[0] == event.sync]:
             if complete:

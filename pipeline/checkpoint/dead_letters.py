@@ -14,7 +14,15 @@ import sqlalchemy as sa
 from pipeline.checkpoint.keeping import Keeper, words
 from pipeline.checkpoint.schema import CHECKPOINTS, DEAD_LETTERS, RUNS, upsert
 from pipeline.model import DeadLetter, Kept, Reason
-from pipeline.ports import DeadLetterRecord, LetterFilter, Obstacle, ReasonCount, ReplayCount
+from pipeline.ports import (
+    ALL,
+    DeadLetterRecord,
+    LetterFilter,
+    Obstacle,
+    ReasonCount,
+    ReplayCount,
+    Share,
+)
 
 # Of a page, before it is decrypted; one letter may be larger.
 _PAGE_BYTES = 4_000_000
@@ -59,14 +67,15 @@ def _row(
     }
 
 
-def drop_uncovered(connection: sa.Connection, run: str) -> None:
+def drop_uncovered(connection: sa.Connection, run: str, streams: Share = ALL) -> None:
     """Forget those of a run that its Checkpoints don't cover: their rows will be read again.
 
     Then they may be delivered; if not, they are kept anew. None of them was ever replayed: a
     replay leaves them out, as pending.
     """
+    mine = DEAD_LETTERS.c.stream % streams.of == streams.place
     connection.execute(
-        sa.delete(DEAD_LETTERS).where(DEAD_LETTERS.c.run == run, sa.not_(_covered()))
+        sa.delete(DEAD_LETTERS).where(DEAD_LETTERS.c.run == run, mine, sa.not_(_covered()))
     )
 
 

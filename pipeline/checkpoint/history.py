@@ -1,4 +1,4 @@
-"""The history in the state: one run in full, syncs at a glance, reports, and what is deleted when.
+"""The history in the state: runs in a line or in full, syncs, reports, and what is deleted when.
 
 All functions work inside the caller's transaction; times are Unix seconds and parameters. What
 is deleted is deleted by a few rows at a time, since every other writer waits meanwhile.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
-from pipeline.checkpoint import dead_letters, leases, runs
+from pipeline.checkpoint import dead_letters, leases, runs, shard_views
 from pipeline.checkpoint.schema import (
-    CHECKPOINTS,
     DEAD_LETTERS,
     LEASES,
     METADATA,
@@ -22,7 +22,8 @@ from pipeline.checkpoint.schema import (
     SYNCS,
     load_reading,
 )
-from pipeline.model import Result
+from pipeline.checkpoint.shard_counts import settled_rows, totals
+from pipeline.model import Result, Window
 from pipeline.ports import LetterFilter, Pruned, RunDetail, RunRecord, SyncState
 
 # Of each sync, whatever their age.
@@ -33,7 +34,42 @@ _LETTERS_AT_ONCE = 1_000
 _RUNS_AT_ONCE = 50
 
 
-def detail(connection: sa.Connection, run: str) -> RunDetail | None:
+def newest(connection: sa.Connection, sync: str | None, limit: int) -> list[RunRecord]:
+    """At most `limit` runs of one sync or all, newest first."""
+    query = sa.select(RUNS).order_by(RUNS.c.number.desc()).limit(limit)
+    if sync is not None:
+        query = query.where(RUNS.c.sync == sync)
+    return [_record(connection, row) for row in connection.execute(query).all()]
+
+
+def _record(connection: sa.Connection, row: sa.Row[Any]) -> RunRecord:
+    """A row of RUNS for whoever looks at it; its counts are those of all its processes."""
+    reading = None if row.reading is None else load_reading(row.reading)
+    return RunRecord(
+        id=row.id,
+        sync=row.sync,
+        window=Window(start=row.window_start, sequence=row.window_sequence),
+        started=row.started,
+        finished=row.finished,
+        result=None if row.result is None else Result(row.result),
+        error=row.error,
+        query_started=None if reading is None else reading.query_started,
+        rows=None if reading is None else reading.rows,
+        bytes_billed=0 if reading is None else reading.bytes_billed,
+        counts=totals(connection, row),
+        restarts=_restarts(connection, row.id),
+        job=row.job,
+        shards=row.shards,
+    )
+
+
+def _restarts(connection: sa.Connection, run: str) -> int:
+    """As its processes reported them; a report of another version may say nothing of them."""
+    reports = connection.scalars(sa.select(REPORTS.c.report).where(REPORTS.c.run == run))
+    return sum(sum((json.loads(text).get("restarts") or {}).values()) for text in reports)
+
+
+def detail(connection: sa.Connection, run: str, now: float) -> RunDetail | None:
     """All that is kept of one run."""
     row = connection.execute(sa.select(RUNS).where(RUNS.c.id == run)).first()
     if row is None:
@@ -43,24 +79,24 @@ def detail(connection: sa.Connection, run: str) -> RunDetail | None:
         RUNS.c.window_start == row.window_start,
         RUNS.c.window_sequence == row.window_sequence,
     )
-    settled = sa.select(CHECKPOINTS.c.destination, sa.func.sum(CHECKPOINTS.c.rows))
-    settled = settled.where(CHECKPOINTS.c.run == run).group_by(CHECKPOINTS.c.destination)
     reports = sa.select(REPORTS.c.report).where(REPORTS.c.run == run).order_by(REPORTS.c.id)
     return RunDetail(
-        record=runs.record(row),
+        record=_record(connection, row),
         attempt=row.attempt,
         unfinished=row.unfinished,
         query_key=row.query_key,
         reading=None if row.reading is None else load_reading(row.reading),
-        settled={destination: int(rows) for destination, rows in connection.execute(settled)},
+        settled=settled_rows(connection, run),
         attempts=tuple(
-            runs.record(one) for one in connection.execute(same_window.order_by(RUNS.c.number))
+            _record(connection, one)
+            for one in connection.execute(same_window.order_by(RUNS.c.number)).all()
         ),
         dead_letters={
             (count.destination, count.reason): count.letters
             for count in dead_letters.summary(connection, LetterFilter(run=run))
         },
         reports=tuple(json.loads(text) for text in connection.scalars(reports)),
+        shards=shard_views.states(connection, run, now),
     )
 
 
@@ -70,7 +106,7 @@ def last_full_run(connection: sa.Connection, sync: str) -> RunRecord | None:
         RUNS.c.sync == sync, RUNS.c.window_start == 0, RUNS.c.result == Result.COMPLETE.value
     )
     row = connection.execute(query.order_by(RUNS.c.number.desc()).limit(1)).first()
-    return None if row is None else runs.record(row)
+    return None if row is None else _record(connection, row)
 
 
 def syncs(connection: sa.Connection, *, holder: str, now: float) -> list[SyncState]:
@@ -86,6 +122,7 @@ def syncs(connection: sa.Connection, *, holder: str, now: float) -> list[SyncSta
                 window=runs.next_window(connection, name, last),
                 unfinished=None if last is None else last.id,
                 holder=None if live is None else live.rpartition(":")[0],
+                shards=() if last is None else shard_views.states(connection, last.id, now),
             )
         )
     return found

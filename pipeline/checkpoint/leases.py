@@ -11,6 +11,7 @@ import os
 
 import sqlalchemy as sa
 
+from pipeline.checkpoint import shard_leases
 from pipeline.checkpoint.schema import LEASES, upsert
 from pipeline.errors import LeaseError
 
@@ -30,13 +31,13 @@ def unregister(holder: str) -> None:
 
 
 def take(connection: sa.Connection, sync: str, *, holder: str, now: float, seconds: float) -> int:
-    """Take the lease of a sync for `seconds`; its new epoch. LeaseError while it is live."""
-    connection.execute(
-        upsert(connection, LEASES)
-        .values(sync=sync, holder=None, epoch=0, expires=0.0)
-        .on_conflict_do_nothing()
-    )
+    """Take the lease of a sync for `seconds`; its new epoch. LeaseError while it is live.
+
+    Shards of an unfinished run that went silent are fenced off, too.
+    """
+    lock(connection, sync)
     refuse_if_live(connection, sync, holder=holder, now=now)
+    shard_leases.revoke(connection, sync)
     epoch = connection.execute(
         sa.update(LEASES)
         .where(LEASES.c.sync == sync)
@@ -46,17 +47,38 @@ def take(connection: sa.Connection, sync: str, *, holder: str, now: float, secon
     return int(epoch.scalar_one())
 
 
+def lock(connection: sa.Connection, sync: str) -> None:
+    """Be the only one who changes what processes of a sync have among them, until the end."""
+    connection.execute(
+        upsert(connection, LEASES)
+        .values(sync=sync, holder=None, epoch=0, expires=0.0)
+        .on_conflict_do_nothing()
+    )
+    connection.execute(sa.select(LEASES.c.epoch).where(LEASES.c.sync == sync).with_for_update())
+
+
 def refuse_if_live(connection: sa.Connection, sync: str, *, holder: str, now: float) -> None:
-    """LeaseError when the lease is held, has not ended, and its holder may be alive.
+    """LeaseError when the lease, or a shard's, is held, has not ended, and may be in use.
 
     holder: who asks; its host is the one whose process ids can be looked at.
     """
+    refuse_if_held(connection, sync, holder=holder, now=now)
+    row = shard_leases.live(connection, sync, now)
+    if row is not None:
+        raise _under_way(sync, row, now)
+
+
+def refuse_if_held(connection: sa.Connection, sync: str, *, holder: str, now: float) -> None:
+    """The same, of the sync's own lease."""
     row = connection.execute(
         sa.select(LEASES.c.holder, LEASES.c.expires).where(LEASES.c.sync == sync).with_for_update()
     ).first()
-    if row is None or not _is_live(connection, row, holder, now):
-        return
-    raise LeaseError(
+    if row is not None and _is_live(connection, row, holder, now):
+        raise _under_way(sync, row, now)
+
+
+def _under_way(sync: str, row: sa.Row[str, float], now: float) -> LeaseError:
+    return LeaseError(
         f"Sync {sync}: another run is under way ({row.holder.rpartition(':')[0]}). Wait until it "
         f"has ended, or {max(1, round(row.expires - now))} s if it is gone, then run again."
     )
@@ -67,7 +89,9 @@ def live_holder(connection: sa.Connection, sync: str, *, holder: str, now: float
     row = connection.execute(
         sa.select(LEASES.c.holder, LEASES.c.expires).where(LEASES.c.sync == sync)
     ).first()
-    return None if row is None or not _is_live(connection, row, holder, now) else str(row.holder)
+    if row is None or not _is_live(connection, row, holder, now):
+        row = shard_leases.live(connection, sync, now)
+    return None if row is None else str(row.holder)
 
 
 def keep(

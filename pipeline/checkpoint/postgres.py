@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from pipeline.checkpoint.database import ConnectionLost, ReadOnly
+from pipeline.checkpoint.migrations import has_tables
 from pipeline.checkpoint.postgres_errors import explained
-from pipeline.checkpoint.schema import METADATA, has_tables
+from pipeline.checkpoint.schema import METADATA
 from pipeline.errors import ConfigError, StateError, UnusableState
 
 _T = TypeVar("_T")

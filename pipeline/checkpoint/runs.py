@@ -1,4 +1,4 @@
-"""Rows of runs and windows in the state: opened, gone on with, ended, listed.
+"""Rows of runs and windows in the state: opened, gone on with, ended.
 
 All functions work inside the caller's transaction, which has made sure of the lease; times are
 Unix seconds and parameters.
@@ -27,23 +27,27 @@ from pipeline.checkpoint.schema import (
 )
 from pipeline.errors import LeaseError, PipelineError
 from pipeline.model import Counts, Reading, Result, Window
-from pipeline.ports import OpenRun, RunRecord
+from pipeline.ports import OpenRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasedRun(OpenRun):
-    """An OpenRun with the epoch of the lease it was opened under."""
+    """An OpenRun with the epoch of the lease it was opened under.
+
+    shard: whose lease that is; None: that of the sync.
+    """
 
     epoch: int
+    shard: int | None = None
 
 
-def epoch(run: OpenRun) -> int:
-    """The epoch a run was opened under."""
+def leased(run: OpenRun) -> LeasedRun:
+    """The run, with the lease it was opened under."""
     if not isinstance(run, LeasedRun):
         raise PipelineError(
             f"Sync {run.sync}: run {run.id} was not opened by a store. This is our own fault."
         )
-    return run.epoch
+    return run
 
 
 # ------------------------------------------------------------------------------- windows
@@ -160,9 +164,19 @@ def _new_id(connection: sa.Connection, sync: str, now: float, token: Callable[[]
 def reopen(connection: sa.Connection, last: sa.Row[Any], epoch: int) -> LeasedRun:
     """Go on with an unfinished run: all that was kept of it, but for what will be done again."""
     dead_letters.drop_uncovered(connection, last.id)
+    begin_again(connection, last.id)
+    return load(connection, last, epoch)
+
+
+def begin_again(connection: sa.Connection, run: str) -> None:
+    """Forget how a run ended: it goes on."""
     connection.execute(
-        sa.update(RUNS).where(RUNS.c.id == last.id).values(finished=None, result=None, error="")
+        sa.update(RUNS).where(RUNS.c.id == run).values(finished=None, result=None, error="")
     )
+
+
+def load(connection: sa.Connection, last: sa.Row[Any], epoch: int) -> LeasedRun:
+    """A row of RUNS as it is, with its Checkpoints, under a lease of this epoch."""
     checkpoints = connection.execute(
         sa.select(CHECKPOINTS.c.destination, CHECKPOINTS.c.stream, CHECKPOINTS.c.rows).where(
             CHECKPOINTS.c.run == last.id
@@ -188,7 +202,7 @@ def carry(
     connection: sa.Connection, before: OpenRun, run: LeasedRun, done: Collection[str]
 ) -> LeasedRun:
     """Let `run` read the result of `before`'s query, but for the destinations that have it all."""
-    kept = load_counts(connection.execute(_counts_of(before.id)).scalar_one())
+    kept = load_counts(connection.execute(counts_of(before.id)).scalar_one())
     finished = before.done | {*done}
     run = replace(
         run,
@@ -238,13 +252,14 @@ def set_counts(connection: sa.Connection, run: str, counts: Mapping[str, Counts]
     """Keep the totals of the destinations given; the others stay."""
     if not counts:
         return
-    kept = load_counts(connection.execute(_counts_of(run)).scalar_one())
+    kept = load_counts(connection.execute(counts_of(run)).scalar_one())
     connection.execute(
         sa.update(RUNS).where(RUNS.c.id == run).values(counts=dump_counts({**kept, **counts}))
     )
 
 
-def _counts_of(run: str) -> sa.Select[str]:
+def counts_of(run: str) -> sa.Select[str]:
+    """What is kept with a run of its counts, as text."""
     return sa.select(RUNS.c.counts).where(RUNS.c.id == run)
 
 
@@ -268,33 +283,4 @@ def fail(connection: sa.Connection, run: str, now: float, why: str) -> None:
         sa.update(RUNS)
         .where(RUNS.c.id == run)
         .values(finished=now, result=Result.FAILED.value, error=why, unfinished=False)
-    )
-
-
-# ------------------------------------------------------------------------------- history
-
-
-def newest(connection: sa.Connection, sync: str | None, limit: int) -> list[RunRecord]:
-    """At most `limit` runs of one sync or all, newest first."""
-    query = sa.select(RUNS).order_by(RUNS.c.number.desc()).limit(limit)
-    if sync is not None:
-        query = query.where(RUNS.c.sync == sync)
-    return [record(row) for row in connection.execute(query)]
-
-
-def record(row: sa.Row[Any]) -> RunRecord:
-    """A row of RUNS for whoever looks at it."""
-    reading = None if row.reading is None else load_reading(row.reading)
-    return RunRecord(
-        id=row.id,
-        sync=row.sync,
-        window=Window(start=row.window_start, sequence=row.window_sequence),
-        started=row.started,
-        finished=row.finished,
-        result=None if row.result is None else Result(row.result),
-        error=row.error,
-        query_started=None if reading is None else reading.query_started,
-        rows=None if reading is None else reading.rows,
-        bytes_billed=0 if reading is None else reading.bytes_billed,
-        counts=load_counts(row.counts),
     )

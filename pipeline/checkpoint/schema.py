@@ -1,21 +1,19 @@
-"""The tables of the state, their migrations, and how values are kept in them.
+"""The tables of the state, and how values are kept in them.
 
-Only types and constraints that SQLite and Postgres both have. A released step of STEPS is never
-edited: a change of the tables is a change here plus a step that brings older states to the same
-shape. It does not know of leases, windows or files.
+Only types and constraints that SQLite and Postgres both have. A change of the tables is a change
+here plus a step of migrations.py. It does not know of leases, windows or files.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from pipeline.errors import UnusableState
 from pipeline.model import Counts, Reading
 
 METADATA = sa.MetaData()
@@ -35,7 +33,7 @@ class _Words(sa.TypeDecorator[str]):
 
 
 # SQLite numbers rows by itself only in a column declared INTEGER.
-_NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 META = sa.Table(
     "meta", METADATA, sa.Column("version", sa.Integer, primary_key=True, autoincrement=False)
@@ -52,7 +50,7 @@ SYNCS = sa.Table(
 RUNS = sa.Table(
     "runs",
     METADATA,
-    sa.Column("number", _NUMBER, primary_key=True),  # in the order of opening
+    sa.Column("number", NUMBER, primary_key=True),  # in the order of opening
     sa.Column("id", sa.Text, nullable=False, unique=True),
     sa.Column("sync", sa.Text, sa.ForeignKey(SYNCS.c.name), nullable=False),
     sa.Column("window_start", sa.BigInteger, nullable=False),
@@ -68,6 +66,8 @@ RUNS = sa.Table(
     sa.Column("counts", sa.Text, nullable=False),
     sa.Column("query_key", sa.Text),  # NULL: its own id
     sa.Column("done", sa.Text),  # JSON, names of destinations; NULL: none
+    sa.Column("job", sa.Text),  # whose processes share it; NULL: one process has it alone
+    sa.Column("shards", sa.Integer, nullable=False, server_default=sa.text("1")),  # of the job
 )
 sa.Index("runs_by_sync", RUNS.c.sync, RUNS.c.number)
 sa.Index(
@@ -90,7 +90,7 @@ CHECKPOINTS = sa.Table(
 DEAD_LETTERS = sa.Table(
     "dead_letters",
     METADATA,
-    sa.Column("id", _NUMBER, primary_key=True),
+    sa.Column("id", NUMBER, primary_key=True),
     sa.Column("run", sa.Text, sa.ForeignKey(RUNS.c.id), nullable=False),
     sa.Column("destination", sa.Text, nullable=False),
     sa.Column("stream", sa.Integer, nullable=False),
@@ -114,7 +114,7 @@ sa.Index(
 REPORTS = sa.Table(
     "reports",
     METADATA,
-    sa.Column("id", _NUMBER, primary_key=True),  # in the order of writing
+    sa.Column("id", NUMBER, primary_key=True),  # in the order of writing
     sa.Column("run", sa.Text, sa.ForeignKey(RUNS.c.id), nullable=False),
     sa.Column("report", sa.Text, nullable=False),  # JSON, of one process
 )
@@ -129,98 +129,28 @@ LEASES = sa.Table(
     sa.Column("expires", sa.Double, nullable=False),
 )
 
-# By these a state is known, of whatever version.
-_OURS = frozenset({META.name, RUNS.name, LEASES.name})
+# Of a run that is shared, while it is. Its counts are beside those of RUNS: see shards.py.
+SHARDS = sa.Table(
+    "shards",
+    METADATA,
+    sa.Column("run", sa.Text, sa.ForeignKey(RUNS.c.id), primary_key=True),
+    sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("holder", sa.Text),  # NULL: nobody
+    sa.Column("epoch", sa.BigInteger, nullable=False),  # grows whenever its lease is taken
+    sa.Column("expires", sa.Double, nullable=False),
+    sa.Column("starts", sa.Boolean, nullable=False),  # it starts the source
+    sa.Column("done", sa.Boolean, nullable=False),  # every row of its streams is settled
+    sa.Column("counts", sa.Text, nullable=False),
+)
 
-Step = Callable[[sa.Connection], None]
-
-
-def _two(connection: sa.Connection) -> None:
-    """Runs that read the result of an earlier run's query."""
-    for column in ("query_key", "done"):
-        connection.exec_driver_sql(f"ALTER TABLE runs ADD COLUMN {column} TEXT")
-
-
-def _reports(connection: sa.Connection) -> None:
-    """The reports of runs."""
-    then = sa.MetaData()
-    sa.Table("runs", then, sa.Column("id", sa.Text, primary_key=True))  # what is referred to
-    reports = sa.Table(
-        "reports",
-        then,
-        sa.Column("id", _NUMBER, primary_key=True),
-        sa.Column("run", sa.Text, sa.ForeignKey("runs.id"), nullable=False),
-        sa.Column("report", sa.Text, nullable=False),
-    )
-    sa.Index("reports_by_run", reports.c.run)
-    reports.create(connection)
-
-
-def _kept(connection: sa.Connection) -> None:
-    """Dead letters of which less than the payload is kept, or that are encrypted."""
-    for column in ("kept TEXT DEFAULT 'full' NOT NULL", "sealed BOOLEAN DEFAULT FALSE NOT NULL"):
-        connection.exec_driver_sql(f"ALTER TABLE dead_letters ADD COLUMN {column}")
-
-
-# STEPS[0] brings version 1 to version 2, and so on.
-STEPS: Sequence[Step] = (_two, _reports, _kept)
-
-
-def is_current(connection: sa.Connection, where: str, steps: Sequence[Step] = STEPS) -> bool:
-    """Whether the tables are as this version needs them.
-
-    where: what to call the state in an error.
-    Raises UnusableState when they are newer, or another program's.
-    """
-    found, known = _version(connection, where), 1 + len(steps)
-    if found > known:
-        raise UnusableState(
-            f"{where} was written by a newer retl (state version {found}, this one knows "
-            f"{known}): upgrade retl."
-        )
-    return found == known
-
-
-def migrate(connection: sa.Connection, where: str, steps: Sequence[Step] = STEPS) -> None:
-    """Bring the tables to the newest version, within the connection's write transaction.
-
-    Raises what `is_current` raises.
-    """
-    if is_current(connection, where, steps):
-        return
-    found = _version(connection, where)
-    if found == 0:
-        # Without looking: tables of another schema may be in sight.
-        METADATA.create_all(connection, checkfirst=False)
-    else:
-        for step in steps[found - 1 :]:
-            step(connection)
-    connection.execute(sa.delete(META))
-    connection.execute(sa.insert(META).values(version=1 + len(steps)))
-
-
-def has_tables(connection: sa.Connection) -> bool:
-    """Whether the tables were made, of whatever version."""
-    return _OURS.issubset(_tables(connection))
-
-
-def _tables(connection: sa.Connection) -> list[str]:
-    inspector = sa.inspect(connection)
-    # Without a schema, Postgres would name the tables of all that are searched.
-    return inspector.get_table_names(schema=inspector.default_schema_name)
-
-
-def _version(connection: sa.Connection, where: str) -> int:
-    """The version of the tables; 0 when there are none yet."""
-    tables = _tables(connection)
-    if not tables:
-        return 0
-    if not _OURS.issubset(tables):
-        raise UnusableState(
-            f"{where} holds another program's tables: let `state` name a file, or a database or "
-            "schema, of its own."
-        )
-    return connection.scalar(sa.select(META.c.version)) or 0
+# The run that a Job's processes share: its last attempt. Kept when others go on with that run.
+JOBS = sa.Table(
+    "jobs",
+    METADATA,
+    sa.Column("sync", sa.Text, primary_key=True),
+    sa.Column("job", sa.Text, primary_key=True),
+    sa.Column("run", sa.Text, sa.ForeignKey(RUNS.c.id), nullable=False),
+)
 
 
 def upsert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
@@ -242,6 +172,7 @@ def load_reading(text: str) -> Reading:
     """The Reading that `dump_reading` was given."""
     kept = json.loads(text)
     kept["streams"] = tuple(kept["streams"])
+    kept["columns"] = tuple(kept.get("columns", ()))
     kept["schema"] = base64.b64decode(kept["schema"])
     return Reading(**kept)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from secrets import token_hex
 
 from pipeline.model import Counts, DeadLetter, Reading, Result, Window
-from pipeline.ports import OpenRun
+from pipeline.ports import ALONE, WHOLE, OpenRun, Shard, Standing
 
 
 class ScratchStore:
@@ -17,7 +17,14 @@ class ScratchStore:
         self._window = window
         self._counts: Mapping[str, Counts] = {}
 
-    def begin(self, sync: str, fingerprint: str, *, full: bool = False) -> OpenRun:
+    def begin(
+        self,
+        sync: str,
+        fingerprint: str,
+        *,
+        full: bool = False,
+        shard: Shard = WHOLE,  # noqa: ARG002 - the port's shape
+    ) -> OpenRun:
         """See `pipeline.ports.RunStore`."""
         start = 0 if full else self._window.start
         return OpenRun(
@@ -31,6 +38,10 @@ class ScratchStore:
             counts={},
             resumed=False,
         )
+
+    def follow(self, run: OpenRun) -> OpenRun:
+        """Nobody shares it."""
+        return run
 
     def attach(self, run: OpenRun, reading: Reading) -> None:
         """Nothing is kept."""
@@ -62,9 +73,10 @@ class ScratchStore:
         run: OpenRun,  # noqa: ARG002 - the port's shape
         checkpoints: Mapping[tuple[str, int], int],  # noqa: ARG002 - the port's shape
         counts: Mapping[str, Counts],
-    ) -> None:
+    ) -> Standing:
         """Only the counts are kept, for a restart."""
         self._counts = {**self._counts, **counts}
+        return ALONE
 
     def finish(
         self, run: OpenRun, result: Result, counts: Mapping[str, Counts], error: str = ""

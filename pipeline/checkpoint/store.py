@@ -1,4 +1,4 @@
-"""The Store over SQL: windows, runs, Checkpoints, dead letters, durable when a method returns.
+"""The Store over SQL: runs and their Checkpoints, durable when a method returns.
 
 Every method is one transaction. What a run writes goes through its lease first (leases.py), so
 one that lost it changes nothing. Statements are SQLAlchemy Core that SQLite and Postgres both
@@ -14,18 +14,32 @@ from contextlib import AbstractContextManager, contextmanager
 
 import sqlalchemy as sa
 
-from pipeline.checkpoint import dead_letters, history, leases, runs, transfer
+from pipeline.checkpoint import (
+    dead_letters,
+    leases,
+    runs,
+    shard_joining,
+    shard_leases,
+    shard_views,
+    shards,
+)
 from pipeline.checkpoint.database import patiently
+from pipeline.checkpoint.history_store import SqlHistory
 from pipeline.checkpoint.keeping import Keeper
 from pipeline.checkpoint.letter_store import SqlLetters
+from pipeline.checkpoint.migrations import is_current, migrate
 from pipeline.checkpoint.places import database_at
-from pipeline.checkpoint.schema import is_current, migrate
+from pipeline.checkpoint.shard_leases import Member
 from pipeline.errors import PipelineError
-from pipeline.model import Counts, DeadLetter, Reading, Result, Window
-from pipeline.ports import Imported, OpenRun, Pruned, RunDetail, RunRecord, SyncState
+from pipeline.model import Counts, DeadLetter, Reading, Result
+from pipeline.ports import ALONE, WHOLE, OpenRun, Shard, Standing
+
+# How long a shard is kept for a process that is not heard of. Short, since the Job has another one
+# waiting for it; none is harmed by being too short, which only lets rows be sent twice.
+_SHARD_SECONDS = 15.0
 
 
-class SqlStore(SqlLetters):
+class SqlStore(SqlLetters, SqlHistory):
     """`pipeline.ports.Store` over SQL. Safe to use from several threads.
 
     url: sqlite:///PATH, whose folder and file are made, or postgresql://..., as libpq takes it.
@@ -55,6 +69,7 @@ class SqlStore(SqlLetters):
         self._holder = holder
         self._now = now
         self._lease_seconds = lease_seconds
+        self._shard_seconds = min(lease_seconds, _SHARD_SECONDS)
         self._token = token
         self._keeper = keeper or Keeper()
         self._closed = False
@@ -80,25 +95,23 @@ class SqlStore(SqlLetters):
     # ---------------------------------------------------------------------- a run
 
     @patiently
-    def begin(self, sync: str, fingerprint: str, *, full: bool = False) -> OpenRun:
+    def begin(
+        self, sync: str, fingerprint: str, *, full: bool = False, shard: Shard = WHOLE
+    ) -> OpenRun:
         """See `Store.begin`. A full window is one that starts at 0, whatever it was begun as."""
         with self._write() as connection:
             now = self._time(connection)
+            if shard.of > 1:
+                me, token = self._member(now), self._token
+                return shard_joining.join(
+                    connection, sync, fingerprint, shard, me, full=full, token=token
+                )
             epoch = leases.take(
                 connection, sync, holder=self._holder, now=now, seconds=self._lease_seconds
             )
-            last = runs.unfinished(connection, sync)
-            window = runs.next_window(connection, sync, last)
-            if full:
-                window = Window(start=0, sequence=window.sequence)
+            window, last = shards.what_is_left(connection, sync, fingerprint, full=full, now=now)
             if last is not None:
-                if last.fingerprint != fingerprint:
-                    why = "given up: what the sync does was changed"
-                elif last.window_start != window.start:
-                    why = "given up: a full run was asked for"
-                else:
-                    return runs.reopen(connection, last, epoch)
-                runs.fail(connection, last.id, now, why)
+                return runs.reopen(connection, last, epoch)
             return runs.new(
                 connection, sync, window, fingerprint, epoch=epoch, now=now, token=self._token
             )
@@ -106,25 +119,46 @@ class SqlStore(SqlLetters):
     @patiently
     def attach(self, run: OpenRun, reading: Reading) -> None:
         """See `Store.attach`."""
-        with self._write_of(run) as (connection, _now):
-            runs.set_reading(connection, run.id, reading)
+        with self._write_of(run, together=True) as (connection, _now):
+            mine = runs.leased(run)
+            if mine.shard is None:
+                runs.set_reading(connection, run.id, reading)
+            else:
+                shards.attach(connection, mine, reading)
+
+    @patiently
+    def follow(self, run: OpenRun) -> OpenRun:
+        """See `Store.follow`. LeaseError when the shard was lost."""
+        mine = runs.leased(run)
+        if mine.shard is None:
+            return run
+        with self._write() as connection:
+            leases.lock(connection, run.sync)
+            return shards.follow(connection, mine, self._member(self._time(connection)))
 
     @patiently
     def restart(
         self, run: OpenRun, reason: str, *, same_query: bool = False, done: Collection[str] = ()
     ) -> OpenRun:
         """See `Store.restart`. LeaseError when the lease was lost."""
-        with self._write_of(run) as (connection, now):
+        mine = runs.leased(run)
+        with self._write_of(run, together=True) as (connection, now):
+            if mine.shard is not None:
+                me, token = self._member(now), self._token
+                return shards.restart(
+                    connection, mine, reason, me, same_query=same_query, token=token
+                )
             runs.fail(connection, run.id, now, reason)
             following = runs.new(
                 connection,
                 run.sync,
                 run.window,
                 run.fingerprint,
-                epoch=runs.epoch(run),
+                epoch=mine.epoch,
                 now=now,
                 token=self._token,
             )
+            shards.lead_on(connection, run.id, following.id)
             return runs.carry(connection, run, following, done) if same_query else following
 
     @patiently
@@ -143,7 +177,7 @@ class SqlStore(SqlLetters):
         run: OpenRun,
         checkpoints: Mapping[tuple[str, int], int],
         counts: Mapping[str, Counts],
-    ) -> None:
+    ) -> Standing:
         """See `Store.commit`.
 
         Streams and destinations that are left out stay as they are; with both empty it only
@@ -151,96 +185,37 @@ class SqlStore(SqlLetters):
         """
         with self._write_of(run) as (connection, _now):
             runs.set_checkpoints(connection, run.id, checkpoints)
-            runs.set_counts(connection, run.id, counts)
+            mine = runs.leased(run)
+            if mine.shard is None:
+                runs.set_counts(connection, run.id, counts)
+                return ALONE
+            shards.set_counts(connection, mine, counts)
+            return shard_views.standing(connection, run.id, mine.shard)
 
     @patiently
     def finish(
         self, run: OpenRun, result: Result, counts: Mapping[str, Counts], error: str = ""
-    ) -> None:
+    ) -> OpenRun | None:
         """See `Store.finish`. Destinations left out of `counts` stay as committed."""
-        with self._write_of(run) as (connection, now):
+        mine = runs.leased(run)
+        with self._write_of(run, together=True) as (connection, now):
+            if mine.shard is not None:
+                me = self._member(now)
+                return shards.finish(connection, mine, result, counts, me, error=error)
             runs.set_counts(connection, run.id, counts)
             if result is Result.COMPLETE:
                 runs.advance_window(connection, run)
             runs.end(connection, run.id, now, result, error)
             leases.release(connection, run.sync)
+            return None
 
-    # ---------------------------------------------------------------------- between runs
-
-    def window(self, sync: str) -> Window:
-        """See `Store.window`: an unfinished run's window, or the one after the last complete."""
-        with self._read() as connection:
-            return runs.next_window(connection, sync, runs.unfinished(connection, sync))
-
-    @patiently
-    def set_window(self, sync: str, start: int) -> None:
-        """See `Store.set_window`. start: Unix seconds; 0 for everything."""
-        with self._write() as connection:
-            now = self._time(connection)
-            # Taken and given back: a holder that went silent is fenced off for good.
-            leases.take(connection, sync, holder=self._holder, now=now, seconds=0)
-            leases.release(connection, sync)
-            last = runs.unfinished(connection, sync)
-            if last is not None:
-                runs.fail(connection, last.id, now, "given up: last_sync_time was set by hand")
-            runs.set_last_sync_time(connection, sync, start)
-
-    def runs(self, sync: str | None = None, limit: int = 20) -> Sequence[RunRecord]:
-        """See `Store.runs`."""
-        with self._read() as connection:
-            return runs.newest(connection, sync, limit)
-
-    def run(self, run: str) -> RunDetail | None:
-        """See `Store.run`."""
-        with self._read() as connection:
-            return history.detail(connection, run)
-
-    def last_full_run(self, sync: str) -> RunRecord | None:
-        """See `Store.last_full_run`."""
-        with self._read() as connection:
-            return history.last_full_run(connection, sync)
-
-    def syncs(self) -> Sequence[SyncState]:
-        """See `Store.syncs`."""
-        with self._read() as connection:
-            now = self._time(connection)
-            return history.syncs(connection, holder=self._holder, now=now)
-
-    @patiently
-    def keep_report(self, run: str, report: Mapping[str, object]) -> None:
-        """See `Store.keep_report`."""
-        with self._write() as connection:
-            history.keep_report(connection, run, report)
-
-    @patiently
-    def prune(self, *, runs: float, dead_letters: float) -> Pruned:
-        """See `Store.prune`."""
-        with self._write() as connection:
-            now = self._time(connection)
-            return history.prune(
-                connection, runs_before=now - runs, letters_before=now - dead_letters
-            )
-
-    def export_state(self, *, history: bool = False) -> dict[str, object]:
-        """See `Store.export_state`."""
-        with self._read() as connection:
-            now = self._time(connection)
-            return transfer.export(connection, history=history, now=now)
-
-    def import_state(self, document: Mapping[str, object], *, force: bool = False) -> Imported:
-        """See `Store.import_state`."""
-        checked = transfer.parse(document)
-        with self._write() as connection:
-            now = self._time(connection)
-            return transfer.bring_in(connection, checked, holder=self._holder, now=now, force=force)
+    # ---------------------------------------------------------------------- transactions
 
     def close(self) -> None:
         """See `Store.close`. Leases that are still held may be taken at once."""
         self._closed = True
         leases.unregister(self._holder)
         self._database.close()
-
-    # ---------------------------------------------------------------------- transactions
 
     @contextmanager
     def _unless_closed(
@@ -260,18 +235,28 @@ class SqlStore(SqlLetters):
     def _time(self, connection: sa.Connection) -> float:
         return self._database.now(connection) if self._now is None else self._now()
 
+    def _member(self, now: float) -> Member:
+        return Member(holder=self._holder, now=now, seconds=self._shard_seconds)
+
     @contextmanager
-    def _write_of(self, run: OpenRun) -> Iterator[tuple[sa.Connection, float]]:
-        """A transaction that writes for `run`, under its lease, which is renewed."""
+    def _write_of(
+        self, run: OpenRun, *, together: bool = False
+    ) -> Iterator[tuple[sa.Connection, float]]:
+        """A transaction that writes for `run`, under its lease, which is renewed.
+
+        together: it concerns all processes that share the run, which are kept out meanwhile.
+        """
         with self._write() as connection:
-            now = self._time(connection)
-            leases.keep(
-                connection,
-                run.sync,
-                runs.epoch(run),
-                holder=self._holder,
-                now=now,
-                seconds=self._lease_seconds,
-            )
+            now, mine = self._time(connection), runs.leased(run)
+            if mine.shard is None:
+                seconds = self._lease_seconds
+                leases.keep(
+                    connection, run.sync, mine.epoch, holder=self._holder, now=now, seconds=seconds
+                )
+            else:
+                if together:
+                    leases.lock(connection, run.sync)
+                me = self._member(now)
+                shard_leases.keep(connection, run.id, mine.shard, mine.epoch, me)
             runs.refuse_if_ended(connection, run)
             yield connection, now

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.checkpoint import leases, runs
+from pipeline.checkpoint import leases, runs, shards
 from pipeline.checkpoint.schema import (
     REPORTS,
     RUNS,
@@ -26,6 +26,7 @@ from pipeline.checkpoint.schema import (
     load_reading,
     upsert,
 )
+from pipeline.checkpoint.shard_counts import totals
 from pipeline.errors import ConfigError, UnusableState
 from pipeline.model import Reading, Result
 from pipeline.ports import Imported
@@ -112,7 +113,7 @@ def _exported(connection: sa.Connection, row: sa.Row[Any], now: float) -> dict[s
         "result": row.result or Result.FAILED.value,
         "error": (row.error or _GIVEN_UP) if moved else row.error,
         "reading": None if row.reading is None else json.loads(row.reading),
-        "counts": json.loads(row.counts),
+        "counts": json.loads(dump_counts(totals(connection, row))),
         "query_key": row.query_key,
         "done": row.done,
         "reports": [json.loads(text) for text in connection.scalars(reports)],
@@ -172,7 +173,7 @@ def bring_in(
         elif last is not None:
             refused.append(f"{name} has an unfinished run here ({last.id})")
         if last is not None:
-            runs.fail(connection, last.id, now, "given up: another state was imported")
+            shards.give_up(connection, last, now, "given up: another state was imported")
         _set_window(connection, name, kept)
     if refused and not force:
         raise UnusableState(

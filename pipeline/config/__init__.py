@@ -17,21 +17,12 @@ from pipeline.config.destinations import (
 from pipeline.config.environment import SHORT_NAMES
 from pipeline.config.example import EXAMPLE
 from pipeline.config.load import load_config
-from pipeline.config.models import (
-    AnySource,
-    BigQuerySource,
-    ColumnConfig,
-    Config,
-    FileSource,
-    LogConfig,
-    MetricsConfig,
-    RateLimit,
-    ReadConfig,
-    SendConfig,
-    SyncConfig,
-)
+from pipeline.config.models import Config
 from pipeline.config.plugins import DestinationKind
 from pipeline.config.schema import json_schema
+from pipeline.config.sections import LogConfig, MetricsConfig, RateLimit, ReadConfig, SendConfig
+from pipeline.config.sources import AnySource, BigQuerySource, FileSource
+from pipeline.config.syncs import ColumnConfig, SyncConfig
 
 __all__ = [
     "EXAMPLE",

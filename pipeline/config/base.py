@@ -13,10 +13,10 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.config import values
+from pipeline.config import addresses
 
 Text = Annotated[str, StringConstraints(min_length=1)]
-HttpEndpoint = Annotated[str, AfterValidator(values.http_endpoint)]
+HttpEndpoint = Annotated[str, AfterValidator(addresses.http_endpoint)]
 
 
 class Model(BaseModel):

@@ -17,6 +17,7 @@ from pipeline.config.faults import Path, dotted, nearest
 from pipeline.config.keys import models_in, scalars, tunables
 from pipeline.config.models import Config
 from pipeline.config.plugins import settings_of
+from pipeline.config.shards import VARIABLES
 from pipeline.errors import Fault
 
 SHORT_NAMES: Mapping[str, str] = {
@@ -44,6 +45,7 @@ EMULATOR = "BIGQUERY_EMULATOR_HOST"
 OTHERS: Mapping[str, str] = {
     "RETL_CONFIG": "Path of the configuration file; `retl.yml` in the working directory otherwise.",
     EMULATOR: "`endpoint` of every `bigquery` source that has none: `http://127.0.0.1:9050`.",
+    **VARIABLES,
 }
 """Variables that set no key, or not only one, and what they do."""
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr
 
+from pipeline.config.addresses import http_endpoint
 from pipeline.config.faults import wrong
-from pipeline.config.values import http_endpoint
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110, section 5.6.2
 # What the body and the connection decide, and `content_type`.

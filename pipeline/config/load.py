@@ -21,6 +21,7 @@ from pipeline.config.environment import Inserter, overrides, read_text
 from pipeline.config.faults import Path, Problem, dotted, explain, nearest
 from pipeline.config.keys import kind_of, known_keys, models_in, tunables
 from pipeline.config.models import Config
+from pipeline.config.shards import shard_of
 from pipeline.errors import ConfigError, Fault
 
 FILE_NAME = "retl.yml"
@@ -49,7 +50,7 @@ class _Loader:
     def __init__(self, document: Document, env: Mapping[str, str], file: FilePath) -> None:
         self._data = document.data
         self._lines = document.lines
-        self._directory, self._name = file.parent, file.name
+        self._directory, self._name, self._env = file.parent, file.name, env
         self._problems = document.problems
         self._overrides = overrides(env, document.data)
         self._inserter = Inserter(env, file.parent)
@@ -72,10 +73,11 @@ class _Loader:
         except ValidationError as error:
             details = error.errors(include_url=False)
             self._problems += [problem for each in details for problem in self._translated(each)]
-        faults = [*self._located(), *self._overrides.faults]
+        shard, apart = shard_of(self._env, self._data.get("state"))
+        faults = [*self._located(), *self._overrides.faults, *apart]
         if faults:
             raise ConfigError(faults)
-        return config.located(self._directory)
+        return config.located(self._directory, shard)
 
     def _put(self, path: Path, value: str) -> None:
         """Set a key from a variable; where a section is no mapping, that is the fault."""

@@ -8,51 +8,26 @@ counted as settled for good is what the checkpoints cover; the rest is read agai
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from pipeline.encode.packer import Packer
-from pipeline.errors import BrokenFrame, PipelineError, SourceError, TooManyRejected
+from pipeline.errors import PipelineError, SourceError, TooManyRejected
 from pipeline.events import Buffered, Encoded, Event, Settled, Started
-from pipeline.model import Batch, Counts, DeadLetter, Delivery, Payloads, Reading, Result, Span
-from pipeline.ports import Deliverer, Destination, Encoder, Frame, Observer, Settlements, Source
+from pipeline.model import Batch, Counts, DeadLetter, Delivery, Payloads, Reading, Result
+from pipeline.ports import ALL, Encoder, Observer, Settlements, Share, Source
 from pipeline.run.budget import ByteBudget
-from pipeline.run.frames import FrameRoom
+from pipeline.run.encoding import Encoding, Piece
 from pipeline.run.holding import Holding
+from pipeline.run.route import LaneLimits, Route
 from pipeline.run.stopping import until
 
 # What a dead letter costs beside its payload.
 _LETTER_COST = 300
-# Frames are about a megabyte, but may be a hundred: encoding takes a few times what it encodes.
-_PIECE_BYTES = 8_000_000
-# A frame that is broken so many times more is so at the source.
-_MOST_BROKEN = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """A destination and the way to it, as wired. begin: hears a run's id before it delivers."""
-
-    destination: Destination
-    deliverer: Deliverer
-    begin: Callable[[str], None] = lambda _run: None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneLimits:
-    """buffer_bytes: encoded and not settled. streams: read at a time. drain: seconds.
-
-    tolerates: whether so many dead letters of so many rows are still all right.
-    """
-
-    buffer_bytes: int
-    streams: int
-    drain: float
-    tolerates: Callable[[int, int], bool]
+_NOTHING = Counts()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +41,11 @@ class Progress:
 
 
 class Lane:
-    """See the module. Runs once."""
+    """See the module. Runs once.
+
+    streams: which of the reading's streams are read. counts: of those streams, by earlier
+    processes. elsewhere: what processes that have the others have committed.
+    """
 
     def __init__(
         self,
@@ -81,17 +60,21 @@ class Lane:
         limits: LaneLimits,
         threads: Executor,
         observer: Observer,
+        streams: Share = ALL,
+        elsewhere: Counts = _NOTHING,
     ) -> None:
-        self._sync, self._route, self._source, self._reading = sync, route, source, reading
-        self._encoder, self._ledger, self._limits = encoder, ledger, limits
-        self._threads, self._observer = threads, observer
+        self._sync, self._route, self._reading = sync, route, reading
+        self._ledger, self._limits, self._observer = ledger, limits, observer
         self._budget = ByteBudget(limits.buffer_bytes)
         self._holding = Holding(self._budget)
         self._letters: list[DeadLetter] = []
         self._deliveries: set[asyncio.Task[None]] = set()
         self._failed = False
-        self._before = counts
-        self._room = FrameRoom(limits.buffer_bytes // 2)
+        # Requests of this process that an earlier lane of it has counted.
+        self._before, self._sent = counts, route.deliverer.sent
+        self._share, self.elsewhere = streams, elsewhere
+        room = limits.buffer_bytes // 2
+        self._encoding = Encoding(source, reading, encoder, threads, room)
         self.complete = False
         self._rows = replace(counts, requests=0, retries=0, bytes_sent=0)
 
@@ -103,12 +86,12 @@ class Lane:
     @property
     def counts(self) -> Counts:
         """What came of the rows read and the requests sent, earlier processes' included."""
-        sent, before = self._route.deliverer.sent, self._before
+        sent, counted, before = self._route.deliverer.sent, self._sent, self._before
         return replace(
             self._rows,
-            requests=before.requests + sent.requests,
-            retries=before.retries + sent.retries,
-            bytes_sent=before.bytes_sent + sent.bytes_sent,
+            requests=before.requests + sent.requests - counted.requests,
+            retries=before.retries + sent.retries - counted.retries,
+            bytes_sent=before.bytes_sent + sent.bytes_sent - counted.bytes_sent,
         )
 
     async def run(self, stop: asyncio.Event) -> Result:
@@ -116,8 +99,9 @@ class Lane:
 
         Raises what ends a run; what was settled until then stays settled.
         """
-        self._tell(Started, rows=self._reading.rows, skipped=self._settled)
-        self._check_tolerance()  # gone on with, it may be over the limit before it sends anything
+        rows = self._reading.rows if self._share.of == 1 else None
+        self._tell(Started, rows=rows, skipped=self._settled)
+        self.check_tolerance()  # gone on with, it may be over the limit before it sends anything
         async with asyncio.TaskGroup() as group:
             finished = await until(stop, self._work(group))
             if not finished:
@@ -135,9 +119,13 @@ class Lane:
 
     @property
     def _missing(self) -> int | None:
-        """Rows of the source that have not come; None when it can't tell exactly."""
+        """Rows of the source that have not come; None when it can't tell exactly.
+
+        How many rows a stream has, no source tells: only all of them together can be counted.
+        """
         rows, read = self._reading.rows, self._rows.read
-        return None if rows is None or not self._reading.rows_exact else rows - read
+        known = rows is not None and self._reading.rows_exact and self._share.of == 1
+        return rows - read if known and rows is not None else None
 
     def _check_complete(self) -> None:
         read, settled = self._rows.read, self._settled
@@ -195,11 +183,12 @@ class Lane:
             came = missing is not None and self._rows.read > before
 
     async def _read_all(self, deliveries: asyncio.TaskGroup) -> None:
-        numbers = iter(range(len(self._reading.streams)))
+        mine = [number for number in range(len(self._reading.streams)) if self._share.has(number)]
+        numbers = iter(mine)
         async with asyncio.TaskGroup() as group:
             readers = [
                 group.create_task(self._read_some(numbers, deliveries))
-                for _ in range(min(self._limits.streams, len(self._reading.streams)))
+                for _ in range(min(self._limits.streams, len(mine)))
             ]
         if any(reader.cancelled() for reader in readers):  # by itself: this task goes on
             raise PipelineError(
@@ -215,59 +204,22 @@ class Lane:
         first = self._ledger.checkpoints().get(number, 0)
         destination = self._route.destination
         packer = Packer(destination.limits, destination.envelope, stream=number, first=first)
-        at, broken = first, 0
-        while True:
-            try:
-                asked = time.perf_counter()
-                frames = self._room.each(self._source.read(self._reading, number, at))
-                async with aclosing(frames):
-                    async for frame in frames:
-                        waited = time.perf_counter() - asked
-                        async for payloads, seconds in self._encode(frame):
-                            self._encoded(payloads, frame, waited, seconds)
-                            await self._pack(payloads, packer, deliveries)
-                            waited = 0.0
-                        at, broken, asked = frame.span.end, 0, time.perf_counter()
-                break
-            except BrokenFrame:  # before anything of it was encoded
-                broken += 1
-                if broken > _MOST_BROKEN:
-                    raise
+        async with aclosing(self._encoding.stream(number, first)) as encoded:
+            async for piece in encoded:
+                self._encoded(piece)
+                await self._pack(piece.payloads, packer, deliveries)
         for batch in packer.flush():
             self._dispatch(batch, deliveries)
 
-    async def _encode(self, frame: Frame) -> AsyncIterator[tuple[Payloads, float]]:
-        """Its payloads and the seconds they took; more than one for a frame of unusual size."""
-        loop = asyncio.get_running_loop()
-        pieces, rows = self._pieces(frame), 0
-        while rows < frame.span.rows:
-            payloads, seconds = await loop.run_in_executor(self._threads, next, pieces)
-            rows += payloads.span.rows
-            yield payloads, seconds
-
-    def _pieces(self, frame: Frame) -> Iterator[tuple[Payloads, float]]:
-        """In a worker thread: decode, then encode piece by piece, as each is asked for."""
-        started = time.perf_counter()
-        batch, stream, first = frame.record_batch(), frame.span.stream, frame.span.first
-        # By the bytes as received: to measure a decoded batch takes as long as some columns.
-        step = max(1, batch.num_rows * _PIECE_BYTES // max(frame.nbytes, _PIECE_BYTES))
-        for start in range(0, batch.num_rows, step):
-            piece = batch.slice(start, step)
-            span = Span(stream=stream, first=first + start, rows=piece.num_rows)
-            payloads = self._encoder.encode(piece, span)
-            yield payloads, time.perf_counter() - started
-            started = time.perf_counter()
-
-    def _encoded(
-        self, payloads: Payloads, frame: Frame, read_seconds: float, encode_seconds: float
-    ) -> None:
+    def _encoded(self, piece: Piece) -> None:
+        payloads = piece.payloads
         self._rows += Counts(read=payloads.span.rows, dead_lettered=len(payloads.invalid))
         self._tell(
             Encoded,
             rows=payloads.span.rows,
-            nbytes=frame.nbytes * payloads.span.rows // frame.span.rows,
-            read_seconds=read_seconds,
-            encode_seconds=encode_seconds,
+            nbytes=piece.nbytes,
+            read_seconds=piece.read_seconds,
+            encode_seconds=piece.encode_seconds,
             invalid=Counter(letter.reason for letter in payloads.invalid),
             nonfinite=payloads.nonfinite,
         )
@@ -282,7 +234,7 @@ class Lane:
             self._dispatch(batch, deliveries)
         self._holding.packed(payloads, packer.waiting)
         self._buffered()
-        self._check_tolerance()
+        self.check_tolerance()
 
     def _dispatch(self, batch: Batch, deliveries: asyncio.TaskGroup) -> None:
         if not batch.slices:  # invalid rows only
@@ -317,10 +269,12 @@ class Lane:
         self._ledger.settle(batch.span, dead=batch.span.rows - delivered)
         self._holding.settled(batch)
         self._buffered()
-        self._check_tolerance()
+        self.check_tolerance()
 
-    def _check_tolerance(self) -> None:
-        dead, rows = self._rows.dead_lettered, self._reading.rows or self._rows.read
+    def check_tolerance(self) -> None:
+        """Raise TooManyRejected when it is so, with what is known of other processes' rows."""
+        dead = self._rows.dead_lettered + self.elsewhere.dead_lettered
+        rows = self._reading.rows or self._rows.read + self.elsewhere.read
         if dead and not self._limits.tolerates(dead, rows):
             raise TooManyRejected(
                 f"sync {self._sync}: at {self.name}, {dead:,} rows are invalid or rejected, more "

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pipeline.errors import PipelineError
 from pipeline.model import Call, Window
 from pipeline.run.report import PreviewRow
 from pipeline.source.outlast import Outlook, Pace
@@ -64,8 +65,9 @@ class Plan:
     rows: None when unknown. rows_known_by: count, sample (it held all), source, estimate (of a
     table by BigQuery) or unknown.
     cost: US dollars for one run's query; None where the source costs nothing.
-    queries: how many this plan ran itself, each billed like the run's own.
+    queries: how many this plan started itself, each billed like the run's own.
     notes: what a person should know, in sentences.
+    error: what ended the look at rows; what would follow from it is unknown.
     """
 
     sync: str
@@ -79,6 +81,7 @@ class Plan:
     queries: int
     lanes: tuple[LanePlan, ...]
     notes: tuple[str, ...] = ()
+    error: PipelineError | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON, without the payloads of the samples."""
@@ -109,6 +112,8 @@ class Plan:
                 for lane in self.lanes
             },
             "notes": list(self.notes),
+            "exit_code": self.error.exit_code if self.error else 0,
+            "error": str(self.error) if self.error else None,
         }
 
 

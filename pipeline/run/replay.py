@@ -22,8 +22,8 @@ from pipeline.model import Batch, DeadLetter, Payloads, Result, Span
 from pipeline.ports import DeadLetterRecord, LetterFilter, LetterStore, Obstacle, OpenReplay
 from pipeline.run.budget import ByteBudget
 from pipeline.run.holding import Holding
-from pipeline.run.lane import Route
 from pipeline.run.replay_report import Replayed, ReplayReport
+from pipeline.run.route import Route
 from pipeline.run.stopping import first_error, until
 
 _COMMIT_EVERY = 1.0

@@ -10,13 +10,14 @@ import pyarrow as pa
 
 from pipeline.errors import PipelineError, SourceError
 from pipeline.model import Call, Counts, DeadLetter, Result, Window
+from pipeline.ports import WHOLE, Shard
 
 _INTERRUPTED = SourceError.exit_code  # temporary: run again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """One Run, this process's part and what earlier ones had done.
+    """One Run, this process's part and what earlier ones had done; of a shared one, its shard.
 
     run: its id; empty when it never began. rows: in the source, None when unknown.
     bytes_billed: by this process's queries. slot_ms, cache_hit: of the query that was read,
@@ -24,6 +25,7 @@ class RunReport:
     seconds: of this process. destinations: by name.
     restarts: how often this process began to read anew, by reason: session_expired, or
         result_expired, when the query ran again too.
+    shard: which part of the run this process had.
     """
 
     sync: str
@@ -40,6 +42,7 @@ class RunReport:
     slot_ms: int = 0
     cache_hit: bool = False
     restarts: Mapping[str, int] = field(default_factory=dict)
+    shard: Shard = WHOLE
 
     @property
     def exit_code(self) -> int:
@@ -53,6 +56,7 @@ class RunReport:
         return {
             "sync": self.sync,
             "run": self.run,
+            "shard": None if self.shard == WHOLE else asdict(self.shard),
             "result": self.result.value,
             "exit_code": self.exit_code,
             "window": asdict(self.window),

@@ -23,8 +23,8 @@ class Endings:
                 f"region in destinations.{self._destination}. Nothing was dropped."
             )
         return DestinationRefused(
-            f"{self._where} refuses the request as such ({verdict.reason}). Check the endpoint in "
-            f"destinations.{self._destination}. Nothing was dropped."
+            f"{self._where} refuses the request as such ({verdict.reason}). Check the URL that "
+            f"destinations.{self._destination} says or stands for. Nothing was dropped."
         )
 
     def refused_all(self, reason: str) -> TooManyRejected:

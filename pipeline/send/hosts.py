@@ -40,7 +40,7 @@ class Hosts:
         if not self._allows(host):
             raise DestinationRefused(
                 f"{host} is not one of `http.allowed_hosts`, so nothing was sent to it. Add it, or "
-                "change the destination's endpoint."
+                "change the destination's URL."
             )
         if _is_forbidden(host):
             raise DestinationRefused(refusal(host))
@@ -73,7 +73,7 @@ def refusal(host: str) -> str:
     """What to say of a host that no address of which is accepted."""
     return (
         f"{host} is an address within this machine's network that gives out credentials, or no "
-        "host's, so nothing was sent to it. Check the destination's endpoint, and its name in DNS."
+        "host's, so nothing was sent to it. Check the destination's URL, and its name in DNS."
     )
 
 

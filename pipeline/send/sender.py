@@ -77,6 +77,10 @@ class Sender:
         """See `pipeline.ports.Deliverer`."""
         return self._sent
 
+    def share(self, place: int, of: int) -> None:
+        """Have one of `of` parts of the rate limit, from now on."""
+        self._limiter.share(self._clock(), place, of)
+
     async def ready(self) -> None:
         """Until a request could leave at once, whatever is in it."""
         place = self._line.join()

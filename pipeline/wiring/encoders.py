@@ -35,5 +35,6 @@ def make_encoder(
         separator=destination.envelope.separator,
         payload_bytes=destination.limits.payload_bytes,
         id_bytes=destination.limits.id_bytes,
+        message_id_chars=destination.limits.message_id_chars,
         users=sync.is_ordered,
     )

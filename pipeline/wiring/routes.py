@@ -10,7 +10,7 @@ from pipeline.config import Config, FileDestination
 from pipeline.destination.file import File
 from pipeline.events import Warned
 from pipeline.ports import Destination, Observer, Transport
-from pipeline.run.lane import Route
+from pipeline.run.route import Route
 from pipeline.send.concurrency import Adaptive, Fixed
 from pipeline.send.file_transport import FileTransport
 from pipeline.send.folder import Folder
@@ -58,6 +58,7 @@ async def open_route(
             requests=rate.requests_per_second or allowed,
             rows=rate.rows_per_second,
             burst=rate.burst,
+            processes=config.shard.of,
         ),
         retry=RetryPolicy(deadline=send.retry_deadline),
         concurrency=Fixed(send.concurrency)
@@ -68,7 +69,7 @@ async def open_route(
     try:
         ordered = _is_ordered(config, name)
         deliverer = Ordered(sender, destination) if ordered else sender
-        yield Route(destination=destination, deliverer=deliverer)
+        yield Route(destination=destination, deliverer=deliverer, share=sender.share)
     finally:
         await transport.close()
 

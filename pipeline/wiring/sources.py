@@ -65,7 +65,9 @@ def _bigquery(
     connection = replace(
         make_connection(settings, compression),
         readers=streams_of(config, sync) * len(sync.destinations),
+        read_deadline=config.read.retry_deadline,
     )
+    shards = 1 if sync.is_ordered else config.shard.of
     jobs = JobSettings(
         maximum_bytes_billed=settings.maximum_bytes_billed,
         labels={"retl_sync": name} | settings.labels,
@@ -85,6 +87,7 @@ def _bigquery(
             lookback=int(sync.lookback),
             jobs=jobs,
             streams=streams_of(config, sync),
+            shards=shards,
         )
     return BigQuery(
         connection,
@@ -94,5 +97,6 @@ def _bigquery(
         lookback=int(sync.lookback),
         jobs=jobs,
         streams=streams_of(config, sync),
+        shards=shards,
         kept=kept,
     )

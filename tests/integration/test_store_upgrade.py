@@ -18,7 +18,10 @@ import sqlalchemy as sa
 from stores import KINDS, Stores
 
 from pipeline.checkpoint import SqlStore
+from pipeline.checkpoint.migrations import STEPS, migrate
+from pipeline.checkpoint.places import database_at
 from pipeline.model import Counts, Reading, Result, Window
+from pipeline.ports import Shard
 
 # The tables as version 1 made them: never to be edited.
 VERSION_1 = """
@@ -172,6 +175,35 @@ def test_processes_that_open_an_old_state_at_once_bring_it_up_to_date_once(
 
     assert [each.returncode for each in processes] == [0, 0, 0]
     assert stores.open().begin("users", "f").id == "run-1"
+
+
+def test_the_state_before_the_newest_step_becomes_the_same_as_a_new_one(
+    old: str, stores: Stores, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    before = database_at(old, busy_seconds=10, patience=10)
+    with before.write() as connection:
+        migrate(connection, old, STEPS[:-1])
+    before.close()
+    url = KINDS[stores.kind](request, tmp_path / "new")
+    with (
+        closing(SqlStore(old, holder="here:1:a")) as upgraded,
+        closing(SqlStore(url, holder="here:1:b")) as new,
+    ):
+        assert shape(upgraded) == shape(new)
+        assert upgraded.begin("users", "f").id == "run-1"
+
+
+def test_a_run_of_an_old_state_may_be_shared(store: SqlStore) -> None:
+    (record,) = store.runs()
+    assert (record.job, record.shards) == (None, 1)
+    one = store.begin("users", "f", shard=Shard(index=0, of=2, job="job"))
+    other = store.begin("users", "f", shard=Shard(index=1, of=2, job="job"))
+    assert (one.id, one.checkpoints, other.checkpoints) == ("run-1", {("cio", 0): 6}, {})
+    store.commit(other, {("cio", 1): 4}, {"cio": Counts(read=4, delivered=4, requests=1)})
+    (record,) = store.runs()
+    assert record.counts == {
+        "cio": Counts(read=10, delivered=10, requests=3, retries=1, bytes_sent=99)
+    }
 
 
 def test_a_run_of_an_old_state_is_gone_on_with(store: SqlStore) -> None:

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from stores import Stores, complete
 
-from pipeline.checkpoint import SqlStore, schema
+from pipeline.checkpoint import SqlStore, migrations, schema
 from pipeline.errors import PipelineError, StateError, UnusableState
 from pipeline.model import DeadLetter, Result
 
@@ -24,7 +24,7 @@ def refused(stores: Stores, remedy: str) -> None:
 
 
 def test_a_new_state_has_the_newest_version(store: SqlStore) -> None:
-    assert version(store) == [1 + len(schema.STEPS)]
+    assert version(store) == [1 + len(migrations.STEPS)]
 
 
 def test_a_state_of_a_newer_version_is_left_alone(stores: Stores) -> None:
@@ -48,23 +48,23 @@ def test_tables_of_another_program_are_left_alone(stores: Stores) -> None:
     refused(stores, "another program's tables: let `state` name")
 
     with store._read() as connection:
-        assert schema._tables(connection) == ["meta"]
-        assert not schema.has_tables(connection)
+        assert migrations._tables(connection) == ["meta"]
+        assert not migrations.has_tables(connection)
 
 
 def test_older_states_take_the_steps_they_lack_once(store: SqlStore) -> None:
     taken: list[str] = []
-    old = schema.STEPS
+    old = migrations.STEPS
     first, second = (lambda _: taken.append("first")), (lambda _: taken.append("second"))
     for steps in [(), (first,), (first,), (first, second), (first, second)]:
         with store._write() as connection:
-            schema.migrate(connection, "State x", (*old, *steps))
+            migrations.migrate(connection, "State x", (*old, *steps))
 
     assert taken == ["first", "second"]
     found, known = len(old) + 3, len(old) + 1
     said = rf"version {found}.*knows {known}"
     with pytest.raises(StateError, match=said), store._read() as connection:
-        schema.is_current(connection, "State x", old)
+        migrations.is_current(connection, "State x", old)
 
 
 def test_a_step_that_fails_changes_nothing(store: SqlStore) -> None:
@@ -73,13 +73,13 @@ def test_a_step_that_fails_changes_nothing(store: SqlStore) -> None:
         raise StateError("no")
 
     with pytest.raises(StateError, match="no"), store._write() as connection:
-        schema.migrate(connection, "State x", (*schema.STEPS, step))
+        migrations.migrate(connection, "State x", (*migrations.STEPS, step))
 
     with store._read() as connection:
         inspector = sa.inspect(connection)
         columns = inspector.get_columns("runs", schema=inspector.default_schema_name)
         assert "more" not in {column["name"] for column in columns}
-        assert schema.is_current(connection, "State x")
+        assert migrations.is_current(connection, "State x")
 
 
 def test_a_write_that_contradicts_the_tables_is_our_own_fault(store: SqlStore) -> None:

@@ -17,9 +17,7 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
     RuleBasedStateMachine,
-    consumes,
     initialize,
     invariant,
     precondition,
@@ -58,8 +56,6 @@ class Process:
 class Worlds(RuleBasedStateMachine):
     """One sync, one destination; a process that has lost its lease may live on for ever."""
 
-    in_flight = Bundle("in_flight")
-
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="retl-model-"))
@@ -67,6 +63,7 @@ class Worlds(RuleBasedStateMachine):
         self.numbers = itertools.count()
         self.live: Process | None = None
         self.late: list[Process] = []
+        self.in_flight: list[tuple[Process, Span]] = []
         # The oracle.
         self.seen: set[tuple[int, int]] = set()
         self.durable = dict.fromkeys(ROWS, 0)
@@ -108,24 +105,27 @@ class Worlds(RuleBasedStateMachine):
         self.begin()
 
     @precondition(lambda self: self.live is not None)
-    @rule(target=in_flight, stream=st.sampled_from(sorted(ROWS)), rows=st.integers(1, 6))
-    def read(self, stream: int, rows: int) -> tuple[Process, Span] | None:
-        """The next rows of a stream leave; their outcome is open."""
+    @rule(stream=st.sampled_from([0, 0, 1, 2]), sizes=st.lists(st.integers(1, 4), max_size=4))
+    def read(self, stream: int, sizes: list[int]) -> None:
+        """The next rows of a stream leave in several Batches; their outcome is open."""
         process = self.live
         assert process is not None
-        first = process.read[stream]
-        rows = min(rows, ROWS[stream] - first)
-        if rows == 0:
-            return None
-        process.read[stream] = first + rows
-        return process, Span(stream=stream, first=first, rows=rows)
+        for size in sizes:
+            first = process.read[stream]
+            rows = min(size, ROWS[stream] - first)
+            process.read[stream] = first + rows
+            if rows:
+                self.in_flight.append((process, Span(stream=stream, first=first, rows=rows)))
 
-    @rule(flight=consumes(in_flight))
-    def arrive(self, flight: tuple[Process, Span] | None) -> None:
-        """A Batch ends, in any order: the world has its rows, whoever sent them."""
-        if flight is None:
-            return
-        process, span = flight
+    @precondition(lambda self: self.in_flight)
+    @rule(which=st.lists(st.integers(0, 99), min_size=1, max_size=6))
+    def arrive(self, which: list[int]) -> None:
+        """Batches end, in any order: the world has their rows, whoever sent them."""
+        for number in which:
+            if self.in_flight:
+                self.settle(*self.in_flight.pop(number % len(self.in_flight)))
+
+    def settle(self, process: Process, span: Span) -> None:
         rows = [(span.stream, row) for row in range(span.first, span.end)]
         self.seen.update(rows)
         dead = [row for row in rows if row in DEAD]

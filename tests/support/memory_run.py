@@ -26,10 +26,11 @@ from pipeline.model import (
     Span,
     Window,
 )
-from pipeline.ports import DryRun, Frame, OpenRun
-from pipeline.run.engine import RunParts, execute
-from pipeline.run.lane import LaneLimits, Route
+from pipeline.ports import ALONE, WHOLE, DryRun, Frame, OpenRun, RunStore, Shard, Standing
+from pipeline.run.engine import execute
+from pipeline.run.parts import RunParts
 from pipeline.run.report import RunReport
+from pipeline.run.route import LaneLimits, Route
 from pipeline.send.cut import refuse
 
 SCHEMA = pa.schema([("userId", pa.string()), ("x", pa.int64())])
@@ -119,7 +120,9 @@ class MemoryStore:
         self.commit_fault: Exception | None = None
         self.letter_faults: list[Exception] = []
 
-    def begin(self, sync: str, fingerprint: str, *, full: bool = False) -> OpenRun:
+    def begin(
+        self, sync: str, fingerprint: str, *, full: bool = False, shard: Shard = WHOLE
+    ) -> OpenRun:
         self.log.append(("begin", full))
         if self.open is None:
             self.open = OpenRun(
@@ -134,6 +137,9 @@ class MemoryStore:
                 resumed=False,
             )
         return self.open
+
+    def follow(self, run: OpenRun) -> OpenRun:
+        raise AssertionError  # nobody shares it
 
     def attach(self, run: OpenRun, reading: Reading) -> None:
         self.log.append(("attach", run.id))
@@ -168,7 +174,7 @@ class MemoryStore:
 
     def commit(
         self, run: OpenRun, checkpoints: Mapping[tuple[str, int], int], counts: Mapping[str, Counts]
-    ) -> None:
+    ) -> Standing:
         if self.commit_fault:
             raise self.commit_fault
         self.log.append(("commit", dict(checkpoints)))
@@ -180,6 +186,7 @@ class MemoryStore:
             counts={**self.open.counts, **counts},
             resumed=True,
         )
+        return ALONE
 
     def finish(
         self, run: OpenRun, result: Result, counts: Mapping[str, Counts], error: str = ""
@@ -213,7 +220,7 @@ class MemoryDeliverer:
 
 async def run(
     source: MemorySource,
-    store: MemoryStore,
+    store: RunStore,
     deliverers: Mapping[str, MemoryDeliverer],
     *,
     stop: asyncio.Event | None = None,
@@ -223,7 +230,17 @@ async def run(
     drain: float = 5.0,
     call: Call = Call.IDENTIFY,
     buffer_bytes: int = 200_000,
+    users: bool = False,
+    shard: Shard = WHOLE,
+    shares: list[tuple[int, int]] | None = None,
+    clock: Callable[[], float] = lambda: 300.0,
 ) -> RunReport:
+    """shares: gets the parts of the rate limit that were told, each time another one."""
+
+    def share(place: int, of: int) -> None:
+        if shares is not None and shares[-1:] != [(place, of)]:
+            shares.append((place, of))
+
     heard = [] if events is None else events
     parts = RunParts(
         sync="users",
@@ -231,7 +248,7 @@ async def run(
         full=False,
         source=source,
         routes=[
-            Route(destination=File(name=name, limits=LIMITS), deliverer=deliverer)
+            Route(destination=File(name=name, limits=LIMITS), deliverer=deliverer, share=share)
             for name, deliverer in deliverers.items()
         ],
         encoder=lambda route, window, schema: CallEncoder(
@@ -242,13 +259,15 @@ async def run(
             rules=Rules(),
             separator=b"\n",
             payload_bytes=1_000,
+            users=users,
         ),
         ledger=Ledger,
         store=store,
         limits=LaneLimits(buffer_bytes=buffer_bytes, streams=2, drain=drain, tolerates=tolerates),
         threads=2,
         observer=observer or heard.append,
-        clock=lambda: 300.0,
+        clock=clock,
+        shard=shard,
     )
     return await execute(parts, stop or asyncio.Event())
 

@@ -31,6 +31,7 @@ READING = Reading(
     cache_hit=True,
     estimated_bytes=8_000,
     details={"job": "retl-1", "table": "p.d.t"},
+    columns=("userId", "name"),
 )
 COUNTS = {"customerio": Counts(read=9, delivered=7, dead_lettered=2, requests=3, bytes_sent=99)}
 

@@ -59,6 +59,7 @@ SETTINGS = [
     ("read.streams", "9", 9),
     ("read.threads", "3", 3),
     ("read.compression", "lz4", "lz4"),
+    ("read.retry_deadline", "5m", 300.0),
     ("spool.dir", "/var/spool/retl", "/var/spool/retl"),
     ("spool.max_bytes", "1GB", 10**9),
     ("spool.when", "always", "always"),
@@ -238,7 +239,8 @@ def test_an_emulator_elsewhere_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_other_variables_are_accepted(tmp_path: Path) -> None:
-    assert load(tmp_path, BASE, dict.fromkeys(OTHERS, "http://127.0.0.1:1"))
+    values = dict.fromkeys(OTHERS, "http://127.0.0.1:1") | {"RETL_SHARDS": "1"}
+    assert load(tmp_path, BASE, values)
 
 
 # ------------------------------------------------------------------------------- insertion
@@ -379,7 +381,7 @@ PLACES = [
     (BASE.replace("api_key: k", f"api_key: [{SECRET}]"), {}),
     (BASE.replace("api_key: k", f"api_key: '{SECRET} {SECRET}'"), {}),
     (BASE.replace("project: p", f"project: p, credentials: '{SECRET}'"), {}),
-    (BASE + f"state: postgresql://u:{SECRET}@host/db", {}),
+    (BASE + f"state: mysql://u:{SECRET}@host/db", {}),
 ]
 
 

@@ -20,7 +20,7 @@ from pipeline.errors import (
 )
 from pipeline.events import Committed, Event
 from pipeline.model import Batch, Call, Counts, Reading, Result, Window
-from pipeline.ports import OpenRun
+from pipeline.ports import WHOLE, OpenRun, Shard, Standing
 
 
 async def test_a_destination_that_fails_costs_the_others_nothing() -> None:
@@ -117,7 +117,9 @@ async def test_a_lost_lease_ends_a_run_that_waits(monkeypatch: pytest.MonkeyPatc
 
 async def test_a_lease_held_by_another_is_reported() -> None:
     class Busy(MemoryStore):
-        def begin(self, sync: str, fingerprint: str, *, full: bool = False) -> OpenRun:
+        def begin(
+            self, sync: str, fingerprint: str, *, full: bool = False, shard: Shard = WHOLE
+        ) -> OpenRun:
             raise LeaseError("another run is under way")
 
     report = await run(MemorySource([1]), Busy(), {"api": MemoryDeliverer()})
@@ -207,11 +209,11 @@ async def test_a_commit_that_is_under_way_when_the_query_ends_does_no_harm(
             run: OpenRun,
             checkpoints: Mapping[tuple[str, int], int],
             counts: Mapping[str, Counts],
-        ) -> None:
+        ) -> Standing:
             if not asked.is_set():  # the first one: it began without lanes, and ends with one
                 loop.call_soon_threadsafe(committing.set)
                 assert asked.wait(10)
-            super().commit(run, checkpoints, counts)
+            return super().commit(run, checkpoints, counts)
 
     class Later(MemorySource):
         async def start(self, window: Window, job_key: str) -> Reading:

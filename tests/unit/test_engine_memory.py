@@ -13,7 +13,7 @@ from memory_run import MemoryDeliverer, MemorySource, MemoryStore, everything, r
 from pipeline.encode.encoder import CallEncoder
 from pipeline.events import Buffered, Event
 from pipeline.model import Batch, Counts, Result, Span
-from pipeline.ports import OpenRun
+from pipeline.ports import OpenRun, Standing
 from pipeline.run.budget import ByteBudget
 
 
@@ -59,7 +59,7 @@ async def test_a_huge_frame_is_encoded_in_pieces(monkeypatch: pytest.MonkeyPatch
         assert span.rows == batch.num_rows
         return encode(self, batch, span)
 
-    monkeypatch.setattr("pipeline.run.lane._PIECE_BYTES", 40)
+    monkeypatch.setattr("pipeline.run.encoding._PIECE_BYTES", 40)
     monkeypatch.setattr(CallEncoder, "encode", noted)
     source, store, api = (
         MemorySource([23], bad=frozenset({3, 4, 22})),
@@ -143,12 +143,13 @@ async def test_dead_letters_behind_a_stuck_batch_are_counted_once_it_is_settled(
             run: OpenRun,
             checkpoints: Mapping[tuple[str, int], int],
             counts: Mapping[str, Counts],
-        ) -> None:
-            super().commit(run, checkpoints, counts)
+        ) -> Standing:
+            standing = super().commit(run, checkpoints, counts)
             if counts and not self.checkpoints.get(("api", 0)):
                 assert counts["api"].dead_lettered == 0  # kept, and not covered yet
                 if len(self.letters) >= bad:
                     loop.call_soon_threadsafe(gate.set)
+            return standing
 
     loop, bad = asyncio.get_running_loop(), 2_000 - 400
     source = MemorySource([2_000], bad=frozenset(row for row in range(2_000) if row % 5))

@@ -110,6 +110,8 @@ async def test_a_destination_that_has_everything_is_sent_nothing_again() -> None
     done = next(name for name, again in twice.items() if not again)
     assert store.open is not None
     assert store.open.done == {done}
+    (said,) = [e.text for e in events if isinstance(e, Warned)]
+    assert f"Every row is sent again, but not to {done}, under the message id it had." in said
     settled = sum(e.delivered for e in events if isinstance(e, Settled) and e.destination == done)
     assert settled == 20
 

@@ -15,7 +15,7 @@ WAITING = (
     "pipeline/cli/",
     "pipeline/local/",
     "pipeline/wiring/",
-    "pipeline/ports.py",
+    "pipeline/ports/stages.py",
     "pipeline/send/sender.py",
     "pipeline/send/line.py",
     "pipeline/send/ordered.py",

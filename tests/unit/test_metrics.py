@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -351,6 +352,17 @@ def test_what_was_known_before_is_never_other() -> None:
 def test_the_reasons_for_invalid_rows_are_all_known() -> None:
     invalid = next(each for each in METRICS if each.name == "retl_invalid_rows_total")
     assert set(invalid.values) == set(Reason)
+
+
+def test_a_shard_that_is_complete_is_no_complete_run() -> None:
+    shard = dataclasses.replace(finished(Result.COMPLETE, billed=5), whole=False)
+    observer = fed(started(), shard)
+    assert value(observer, "retl_runs_total", sync="users", result="complete") == 0
+    assert value(observer, "retl_last_success_timestamp_seconds", sync="users") == 0
+    assert value(observer, "retl_bigquery_bytes_billed_total", sync="users") == 5
+    observer(finished(Result.COMPLETE))
+    assert value(observer, "retl_runs_total", sync="users", result="complete") == 1
+    assert value(observer, "retl_last_success_timestamp_seconds", sync="users") == 1000
 
 
 def test_the_registry_is_its_own() -> None:

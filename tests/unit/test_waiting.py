@@ -16,6 +16,7 @@ from pipeline.cli.progress import Bars, Board, Lines
 from pipeline.cli.run import summary
 from pipeline.events import Event, Finished, Restarted, Started, Waiting
 from pipeline.model import Counts, Result, Window
+from pipeline.ports import Standing
 from pipeline.run.report import RunReport
 
 SAID = "query running, 12 s, 1.2 GB processed"
@@ -50,11 +51,12 @@ async def test_a_source_with_nothing_to_say_is_not_told_of(
     store = MemoryStore()
     kept, commit = [0], store.commit
 
-    def counted(*args: Any) -> None:
-        commit(*args)
+    def counted(*args: Any) -> Standing:
+        standing = commit(*args)
         kept[0] += 1
         if kept[0] == 3:
             loop.call_soon_threadsafe(stop.set)
+        return standing
 
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(store, "commit", counted)
@@ -117,7 +119,7 @@ def test_the_summary_and_the_report_tell_what_the_query_took(
     )
     console = Console(file=io.StringIO(), width=200)
     with console.capture() as capture:
-        console.print(summary([report]))
+        console.print(summary(console, [report]))
     assert capture.get().split("\n")[2].rstrip().endswith(shown)
     assert {"slot_ms": 0, "cache_hit": False} | took == {
         key: report.as_dict()[key] for key in ("slot_ms", "cache_hit")
