@@ -41,7 +41,7 @@ class Counting(FrameRoom):
 
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> type[Counting]:
-    monkeypatch.setattr("pipeline.run.lane.FrameRoom", Counting)
+    monkeypatch.setattr("pipeline.run.encoding.FrameRoom", Counting)
     for name in ("bytes_now", "bytes_most", "frames_now", "frames_most"):
         setattr(Counting, name, 0)
     return Counting

@@ -250,7 +250,7 @@ def test_locked_by_another_writer(postgres: Postgres) -> None:
 def test_who_stops_in_the_middle_of_a_write_locks_nobody_out(postgres: Postgres) -> None:
     url = postgres.fresh()
     with (
-        closing(open_store(url, busy_seconds=0.2)) as stopped,
+        closing(open_store(url, busy_seconds=1)) as stopped,
         closing(open_store(url, holder="there:1:b", busy_seconds=30)) as other,
     ):
         stopped.begin("users", "f")

@@ -447,7 +447,7 @@ def test_the_model_notices(careless: str, monkeypatch: pytest.MonkeyPatch) -> No
         run_state_machine_as_test(
             Jobs,
             settings=settings(
-                max_examples=100,
+                max_examples=400,
                 stateful_step_count=50,
                 deadline=None,
                 database=None,
