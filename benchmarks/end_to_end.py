@@ -41,13 +41,12 @@ _ROWS_PER_CPU_SECOND, _PEAK_RSS_MB, _RSS_GROWTH = 250_000.0, 400.0, 1.3
 
 def client(config: Path) -> dict[str, Any]:
     """One run, measured from within its process."""
-    import uvloop  # noqa: PLC0415 - only the client needs the engine
-
-    from pipeline import load_config, run_sync  # noqa: PLC0415
+    from pipeline import load_config, run_sync  # noqa: PLC0415 - only the client needs the engine
+    from pipeline.cli.loop import run_async  # noqa: PLC0415
 
     loaded = load_config(config)
     wall, cpu = time.perf_counter(), time.process_time()
-    outcome = uvloop.run(run_sync(loaded, "users"))
+    outcome = run_async(run_sync(loaded, "users"))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     if outcome.exit_code:
         raise SystemExit(f"the run failed: {outcome.error}")

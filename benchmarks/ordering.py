@@ -31,10 +31,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import trustme
-import uvloop
 from _harness import report
 
 from pipeline import load_config, run_sync
+from pipeline.cli.loop import run_async
 
 USERS, LATENCIES = ("distinct", "zipf", "blocks", "one"), (0.0, 0.05)
 _CONFIG = """
@@ -125,7 +125,7 @@ def run(path: Path, url: str, ordering: str) -> Turn:
         config.write_text(_CONFIG.format(path=path, url=url, state=state, ordering=ordering))
         loaded = load_config(config)
         wall, cpu = time.perf_counter(), time.process_time()
-        outcome = uvloop.run(run_sync(loaded, "users"))
+        outcome = run_async(run_sync(loaded, "users"))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     if outcome.exit_code:
         raise SystemExit(f"the run failed: {outcome.error}")

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import uvloop
 from _harness import local_service, report
 from _shards import run
 from _shards_case import Case, Outcomes
 
 from pipeline import load_config, run_sync
+from pipeline.cli.loop import run_async
 from pipeline.source.streams import stream_count
 
 Figures = dict[str, dict[str, float]]
@@ -177,7 +177,7 @@ def against_reality(rows: int, rate: float) -> dict[str, float]:
         )
         loaded = load_config(config)
         started = time.perf_counter()
-        outcome = uvloop.run(run_sync(loaded, "users"))
+        outcome = run_async(run_sync(loaded, "users"))
         real = time.perf_counter() - started
     counts = outcome.destinations["cio"]
     if outcome.exit_code or counts.delivered != rows:
