@@ -137,7 +137,9 @@ class Adaptive(Fixed):
         if outcome is Outcome.DELIVERED:
             self._seconds += seconds
             self._delivered += 1
-        if now >= self._next and (number >= self._first or self._throttled):
+        # While it doubles, the answer to what left at the full limit is all there is to wait for.
+        due = now >= self._next or self._bears < self._knee
+        if due and (number >= self._first or self._throttled):
             latency = self._seconds / self._delivered if self._delivered else None
             self._decide(latency)
             if latency is not None:

@@ -106,6 +106,14 @@ def test_it_doubles_at_first() -> None:
     assert seen == [4, 8, 16, 32, 50, 50]
 
 
+def test_answers_a_little_sooner_than_before_do_not_hold_the_doubling_up() -> None:
+    flight, limits = Flight(Adaptive(64)), []
+    for seconds in (0.2, 0.19, 0.18, 0.17):
+        flight.round([Outcome.DELIVERED] * 300, seconds)
+        limits.append(flight.limit.limit)
+    assert limits == [8, 16, 32, 64]
+
+
 def test_it_does_not_grow_beyond_what_is_used() -> None:
     flight = Flight(Adaptive(64))
     for _ in range(100):
