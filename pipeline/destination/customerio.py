@@ -84,7 +84,9 @@ class Customerio(BatchApi):
     def request(self, body: Body) -> Request:
         """A POST to /batch, or to the path of the payload's call."""
         request = super().request(body)
-        call = _CALL.match(bytes(body)) if self._single else None
+        if not self._single:
+            return request
+        call = _CALL.match(bytes(body))
         if call is None or call[1] not in _CALLS:
             return request
         return replace(request, url=f"{self._base}/{call[1].decode()}")

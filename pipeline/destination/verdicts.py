@@ -24,6 +24,7 @@ _TOO_LARGE, _THROTTLED, _NOT_IMPLEMENTED = 413, 429, 501
 # A wish beyond an hour is a mistake, or an outage that the run's deadline should judge.
 _LONGEST_WAIT = 3600.0
 _DEFAULT: Mapping[str, Action] = {}
+_DELIVERED = Verdict(action=Action.DELIVERED)
 
 
 def judge(
@@ -37,9 +38,9 @@ def judge(
     status = answer.status
     if status == 0:
         return Verdict(action=Action.RETRY, reason=answer.error or "network")
-    action = own.get(str(status)) or own.get(f"{status // 100}xx") or _action(status)
+    action = _own_action(status, own) if own else _action(status)
     if action is Action.DELIVERED:
-        return Verdict(action=action)
+        return _DELIVERED
     if action in {Action.SPLIT, Action.REJECT}:
         by_size = action is Action.SPLIT and status == _TOO_LARGE
         reason = f"rejected_{status}"
@@ -53,6 +54,10 @@ def judge(
         )
     credentials = status in _CREDENTIALS
     return Verdict(action=Action.HALT, reason=f"http_{status}", credentials=credentials)
+
+
+def _own_action(status: int, own: Mapping[str, Action]) -> Action:
+    return own.get(str(status)) or own.get(f"{status // 100}xx") or _action(status)
 
 
 def _action(status: int) -> Action:

@@ -35,11 +35,8 @@ class Circuit:
         self._since = math.inf
         self._failures = self._probes = 0
         self._resume = -math.inf
-
-    @property
-    def is_open(self) -> bool:
+        self.is_open = False
         """Whether only one request at a time may go."""
-        return self._failures >= FAILURES
 
     @property
     def deadline(self) -> float:
@@ -55,7 +52,8 @@ class Circuit:
         if self.is_open and not probe:
             return
         self._failures += 1
-        if self.is_open:
+        if self._failures >= FAILURES:
+            self.is_open = True
             pause = self._policy.wait(self._probes, _PROBE, self._uniform)
             self._probes += 1
             # The last try is made at the deadline, not after it.
@@ -63,11 +61,13 @@ class Circuit:
 
     def answered(self) -> bool:
         """An answer came that took or refused rows. Whether that ended an open circuit."""
-        was_open = self.is_open
+        if not self._failures:
+            return False
+        was_open, self.is_open = self.is_open, False
         self._since, self._resume = math.inf, -math.inf
         self._failures = self._probes = 0
         return was_open
 
     def wait(self, now: float) -> float:
         """Seconds until the next request may go."""
-        return max(0.0, self._resume - now)
+        return self._resume - now if self._resume > now else 0.0

@@ -75,9 +75,10 @@ class Fixed:
         self._left += 1
         return self._left
 
-    def end(self) -> None:
-        """A request has ended, or was cancelled."""
+    def end(self) -> int:
+        """A request has ended, or was cancelled; how many more may leave."""
         self.flying -= 1
+        return self.room
 
     def learn(self, number: int, now: float, seconds: float, outcome: Outcome) -> None:
         """What the request of that number taught, which took so long. Before its `end`."""

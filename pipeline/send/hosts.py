@@ -25,14 +25,14 @@ class Hosts:
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
         self._allowed = frozenset(_plain(name) for name in allowed)
-        self._passed: set[str] = set()  # by scheme and host
+        self._passed: set[str] = set()
 
     def check(self, url: str) -> None:
         """Raises DestinationRefused when nothing may be sent there."""
+        if url in self._passed:
+            return
         parts = urlsplit(url)
         host = _plain(parts.hostname or "")
-        if (key := f"{parts.scheme}://{host}") in self._passed:
-            return
         if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
             raise DestinationRefused(
                 f"Nothing is sent to {host} without TLS. Use https; plain http is for loopback."
@@ -44,7 +44,7 @@ class Hosts:
             )
         if _is_forbidden(host):
             raise DestinationRefused(refusal(host))
-        self._passed.add(key)
+        self._passed.add(url)
 
     def _allows(self, host: str) -> bool:
         if not self._allowed or host in self._allowed:

@@ -153,7 +153,8 @@ class Limiter:
 
     def wait(self, now: float, rows: int = 1) -> float:
         """Seconds until a request of `rows` rows may go; 0 when it may go now."""
-        self._grow(now)
+        if self._larger:
+            self._grow(now)
         at = max(now, self._resume)
         if self._requests is not None:
             at = self._requests.due(at)
@@ -163,7 +164,8 @@ class Limiter:
 
     def take(self, now: float, rows: int) -> None:
         """Count a request of `rows` rows that goes now."""
-        self._grow(now)
+        if self._larger:
+            self._grow(now)
         if self._requests is not None:
             self._requests.take(now, 1)
         if self._rows is not None:

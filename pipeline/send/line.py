@@ -15,10 +15,7 @@ from collections import deque
 class Place:
     """Somebody's place in a Line."""
 
-    __slots__ = ("call",)
-
-    def __init__(self) -> None:
-        self.call: asyncio.Future[None] | None = None  # None while it does not wait for one
+    call: asyncio.Future[None] | None = None  # None while it does not wait for one
 
 
 class Line:
@@ -58,14 +55,23 @@ class Line:
         places = self._places
         if room <= 0 or not places or places[0].call is None:
             return
-        for place in (places[0], places[min(room, len(places)) - 1]):
-            if place.call is not None and not place.call.done():
-                place.call.set_result(None)
+        _wake(places[0])
+        if room > 1:
+            _wake(places[min(room, len(places)) - 1])
 
-    def leave(self, place: Place, room: int) -> None:
-        """Give the place up, wherever it is, and call those who are first now."""
-        if self._places[0] is place:
-            self._places.popleft()
+    def leave(self, place: Place, room: int) -> bool:
+        """Give the place up, wherever it is, and call those who are first now; is there anybody?"""
+        places = self._places
+        if places[0] is place:
+            places.popleft()
         else:
-            self._places.remove(place)
+            places.remove(place)
+        if not places:
+            return False
         self.call(room)
+        return True
+
+
+def _wake(place: Place) -> None:
+    if place.call is not None and not place.call.done():
+        place.call.set_result(None)

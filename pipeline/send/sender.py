@@ -60,13 +60,14 @@ class Sender:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._sync, self._destination, self._transport = sync, destination, transport
+        self._name, self._envelope = destination.name, destination.envelope
         self._limiter, self._retry, self._concurrency = limiter, retry, concurrency
         self._circuit = Circuit(retry, uniform=uniform)
         self._allowance, self._tally = RetryAllowance(), Tally()
         self.endings = Endings(sync, destination.name, retry.deadline)
         self._line, self._retry_turn = Line(), asyncio.Lock()
         self._full_since = math.inf  # since when the first in line waits for a permit
-        self._sent = Counts()
+        self._requests = self._retries = self._bytes = 0
         self._limit = 0  # as last reported
         self._observer = observer
         self._clock, self._wall_clock, self._sleep = clock, wall_clock, sleep
@@ -75,7 +76,7 @@ class Sender:
     @property
     def sent(self) -> Counts:
         """See `pipeline.ports.Deliverer`."""
-        return self._sent
+        return Counts(requests=self._requests, retries=self._retries, bytes_sent=self._bytes)
 
     def share(self, place: int, of: int) -> None:
         """Have one of `of` parts of the rate limit, from now on."""
@@ -161,7 +162,7 @@ class Sender:
             if may_leave and trouble.stands_out():
                 return None
             self._tell(Retried, reason=verdict.reason)
-            self._sent += Counts(retries=1)
+            self._retries += 1
             wait = self._retry.wait(retries, verdict, self._uniform)
             wait = min(wait, self._circuit.deadline - now)
             retries += 1
@@ -201,10 +202,9 @@ class Sender:
                 if not probing:  # else nobody leaves before its answer is there
                     self._leave(place)
                     in_line = False
-                return await self._post(part, trouble, number, probing=probing)
+                return await self._post(part, count, trouble, number, probing=probing)
             finally:
-                flight.end()
-                self._line.call(flight.room)
+                self._line.call(flight.end())
         finally:
             if in_line:
                 self._leave(place)
@@ -231,44 +231,53 @@ class Sender:
 
     def _leave(self, place: Place) -> None:
         """Make room for the next in line; if it has to wait for a permit, it does so from now."""
-        self._line.leave(place, self._concurrency.room)
-        if not self._line:
+        room = self._concurrency.room
+        if not self._line.leave(place, room):
             self._full_since = math.inf
-        elif self._concurrency.full:
+        elif room <= 0:
             self._full_since = min(self._full_since, self._clock())
 
     def _hold_up(self, now: float, count: int) -> tuple[float, str]:
         """Seconds to wait, and for what."""
-        return max(
-            (self._concurrency.wait(now), "adaptive"),
-            (self._circuit.wait(now), "circuit"),
-            (
-                self._limiter.wait(now, count),
-                "retry_after" if self._limiter.paused(now) else "rate_limit",
-            ),
-        )
+        wait, cause = self._limiter.wait(now, count), "rate_limit"
+        if wait > 0.0 and self._limiter.paused(now):
+            cause = "retry_after"
+        if (other := self._circuit.wait(now)) > wait:
+            wait, cause = other, "circuit"
+        if (other := self._concurrency.wait(now)) > wait:
+            wait, cause = other, "adaptive"
+        return wait, cause
 
-    async def _post(self, part: Part, trouble: Trouble, number: int, *, probing: bool) -> Verdict:
-        body = self._destination.envelope.pieces([piece.view for piece in part])
+    async def _post(
+        self, part: Part, count: int, trouble: Trouble, number: int, *, probing: bool
+    ) -> Verdict:
+        body = self._envelope.pieces([piece.view for piece in part])
         request = self._destination.request(body)
         started = self._clock()
         answer = await self._transport.post(request)
         now = self._clock()
-        self._sent += Counts(requests=1, bytes_sent=len(body))
-        self._tell(
-            Attempted,
-            status=answer.status,
-            error=answer.error or "",
-            seconds=now - started,
-            rows=rows(part),
-            nbytes=len(body),
-            encoding=request.encoding,
+        nbytes = len(body)
+        self._requests += 1
+        self._bytes += nbytes
+        self._observer(
+            Attempted(
+                sync=self._sync,
+                destination=self._name,
+                status=answer.status,
+                error=answer.error or "",
+                seconds=now - started,
+                rows=count,
+                nbytes=nbytes,
+                encoding=request.encoding,
+            )
         )
         verdict = self._destination.judge(answer, self._wall_clock())
         self._learn(verdict, trouble, now, probing=probing)
         if not probing:  # how many may fly, an outage can't tell
             self._concurrency.learn(number, now, now - started, _outcome(answer, verdict))
-        self._report_limit()
+        if self._concurrency.limit != self._limit:
+            self._limit = self._concurrency.limit
+            self._tell(Limited, limit=self._limit)
         return verdict
 
     def _learn(self, verdict: Verdict, trouble: Trouble, now: float, *, probing: bool) -> None:
@@ -284,17 +293,12 @@ class Sender:
                 self._tally.failed += 1
                 trouble.failed(now)
 
-    def _report_limit(self) -> None:
-        if self._concurrency.limit != self._limit:
-            self._limit = self._concurrency.limit
-            self._tell(Limited, limit=self._limit)
-
     def _throttled(self, cause: str, seconds: float) -> None:
         if seconds >= _NOTABLE:
             self._tell(Throttled, cause=cause, seconds=seconds)
 
     def _tell(self, kind: Callable[..., Event], **fields: object) -> None:
-        self._observer(kind(sync=self._sync, destination=self._destination.name, **fields))
+        self._observer(kind(sync=self._sync, destination=self._name, **fields))
 
 
 def _outcome(answer: Answer, verdict: Verdict) -> Outcome:

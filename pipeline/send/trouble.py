@@ -39,10 +39,9 @@ class Trouble:
     def __init__(self, tally: Tally, *, alone: bool = False) -> None:
         self._tally, self._alone = tally, alone
         self._answered, self._failed = tally.answered, tally.failed
-        self._own = 0
+        self._own = self._failures = 0
         self._suspected = False
         self._since = math.inf
-        self.begin()
 
     def apart(self) -> Trouble:
         """Of a part that goes its own way from here on."""

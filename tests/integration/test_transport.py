@@ -9,32 +9,39 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import accumulate, pairwise
+from pathlib import Path
+from random import Random
 from typing import Any
+from unittest.mock import create_autospec
 
 import aiohttp
 import pytest
+import trustme
+import uvloop
+from aiohttp.abc import AbstractStreamWriter
 from aioresponses import aioresponses
 from hostile_server import DEEDS, Deed, Exchange, HostileServer
 
 from pipeline.errors import DestinationRefused
-from pipeline.model import Request
-from pipeline.send.transport import HttpTransport, Timeouts
+from pipeline.model import Answer, Pieces, Request
+from pipeline.send.transport import HttpTransport, Timeouts, _Body
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def server(handler: Handler) -> AsyncIterator[str]:
+async def server(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await handler(reader, writer)
         finally:
             writer.close()
 
-    listening = await asyncio.start_server(handle, "127.0.0.1", 0)
+    listening = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
     port = listening.sockets[0].getsockname()[1]
     try:
-        yield f"http://127.0.0.1:{port}/v1/batch"
+        yield f"https://localhost:{port}/v1" if tls else f"http://127.0.0.1:{port}/v1/batch"
     finally:
         listening.close()
 
@@ -88,6 +95,64 @@ async def test_a_post_carries_body_and_headers() -> None:
     assert headers["x-strict-mode"] == "1"
     assert zip_headers["content-encoding"] == "gzip"
     assert gzip.decompress(zip_body) == b"[1]" * 999
+
+
+HEAD, RUN = 2**16, 2**20  # as much leaves with the head, and at once after it
+TEXT = Random(7).randbytes(4 * RUN)
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
+BODIES = {  # the sizes of their parts
+    "none": [0],
+    "one byte": [1],
+    "with the head": [HEAD],
+    "just too large for that": [HEAD + 1],
+    "an end after it": [10, HEAD - 10, 5],
+    "a batch": [10, 480_000, 2],
+    "a run and an end": [HEAD, RUN, 1],
+    "several runs": [10, 2 * RUN + HEAD, 3, 0, 7],
+    "many parts": [7] * 20_000,
+    "runs over parts": [3 * RUN, 100, RUN - 100],
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("sizes", BODIES.values(), ids=BODIES)
+def test_a_body_arrives_as_it_is_however_it_lies(
+    sizes: list[int], scheme: str, loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
+) -> None:
+    edges = [0, *accumulate(sizes)]
+    pieces = [memoryview(TEXT)[start:stop] for start, stop in pairwise(edges)]
+    parts = [part if index % 2 else bytes(part) for index, part in enumerate(pieces)]
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+
+    async def post() -> Answer:
+        one = transport(ca_file=tmp_path / "ca.pem")
+        async with server(answering(OK, seen), context if scheme == "https" else None) as url:
+            request = Request(url=url, headers={}, body=Pieces(tuple(parts)))
+            answers = [await one.post(request) for _ in range(2)]
+        await one.close()
+        return answers[1]
+
+    seen: list[tuple[dict[str, str], bytes]] = []
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(post()).status == 200
+    assert [body == TEXT[: edges[-1]] for _, body in seen] == [True, True]
+
+
+@pytest.mark.parametrize(("size", "writes"), [(1000, 1), (HEAD - 2, 1), (480_000, 2)])
+async def test_a_write_is_a_system_call_and_none_is_for_a_few_bytes(size: int, writes: int) -> None:
+    written: list[int] = []
+    writer = create_autospec(AbstractStreamWriter, instance=True)
+    writer.transport = create_autospec(asyncio.WriteTransport, instance=True)
+    writer.transport.is_closing.return_value = False
+    writer.write.side_effect = lambda chunk: written.append(len(chunk))
+    writer.transport.writelines.side_effect = lambda chunks: written.append(sum(map(len, chunks)))
+    await _Body(Pieces((b"[", TEXT[:size], b"]"))).write(writer)
+    assert (len(written), sum(written)) == (writes, size + 2)
+    assert written[0] == min(size + 2, HEAD)
 
 
 @pytest.mark.parametrize(
