@@ -1,7 +1,7 @@
 """Batches over HTTP by our Sender, against the same bytes posted by a bare aiohttp loop.
 
-    python benchmarks/send.py              1 to 256 in flight at 0, 50 and 200 ms, a minute or so
-    python benchmarks/send.py --turns 9    more turns, for a machine that others use too
+    python benchmarks/send.py              1 to 256 in flight at 0, 50 and 200 ms, a few minutes
+    python benchmarks/send.py --turns 25   more turns, for a machine that others use too
 
 - The server has a process and a core of its own and does nothing but read and answer; the client
   has the other core. Each batch is 480 kB of JSON, 1,170 rows.
@@ -12,6 +12,8 @@
   destination beyond this machine speaks; plain HTTP is here to show what is ours.
 - They take turns, so that a noisy machine slows both; a ratio is the median over the turns.
 - `adaptive` starts at 4 in flight and has to find out that it may have 64.
+- `least` is our transport behind a semaphore, with one event and one verdict a request: what is
+  left of the bare loop's rate for whoever counts what it sends, and looks at what comes back.
 """
 
 from __future__ import annotations
@@ -34,13 +36,13 @@ from typing import Any
 import aiohttp
 import numpy as np
 import trustme
-import uvloop
 from _harness import report
 from isal import isal_zlib
 
+from pipeline.cli.loop import run_async
 from pipeline.destination.customerio import Customerio
-from pipeline.events import Event
-from pipeline.model import Batch, Payloads, Slice, Span
+from pipeline.events import Attempted, Event
+from pipeline.model import Action, Batch, Payloads, Slice, Span
 from pipeline.send.concurrency import Adaptive, Fixed
 from pipeline.send.limiter import Limiter
 from pipeline.send.retry import RetryPolicy
@@ -56,6 +58,7 @@ CELLS = (
     *(("plain", flying, latency) for latency in LATENCIES for flying in FLYING),
     *(("gzip", 16, 0.0), ("gzip", 64, 0.05)),
 )
+LEAST = ((16, 0.0), (256, 0.05))
 MOST = 64  # as `max_concurrency` is by default
 SECONDS = 0.3  # about, of a turn
 REQUESTS_PER_SECOND = 900  # about, of one core
@@ -162,20 +165,12 @@ class Bench:
 
     async def sender(self, requests: int, concurrency: Fixed, most: int, kind: str) -> Turn:
         """Our Sender and HttpTransport. most: connections."""
-        transport = HttpTransport(
-            connections=most,
-            timeouts=Timeouts(connect=10, read=30, total=30),
-            user_agent="retl-bench",
-            ca_file=self._server.ca_file,
-        )
-        encoding = "gzip" if kind == "gzip" else "identity"
+        transport = self._transport(most)
         one = Sender(
             sync="bench",
-            destination=Customerio(
-                name="cio", api_key="key", endpoint=self._server.url(kind), encoding=encoding
-            ),
+            destination=self._destination(kind),
             transport=transport,
-            limiter=Limiter(requests=100_000.0, rows=1e12),
+            limiter=Limiter(requests=100_000.0),
             retry=RetryPolicy(deadline=10.0),
             concurrency=concurrency,
             observer=self._note,
@@ -189,6 +184,49 @@ class Bench:
         if one.sent.requests != requests or one.sent.retries:
             raise RuntimeError(f"{one.sent} of {requests}")
         return turn
+
+    async def least(self, requests: int, flying: int) -> Turn:
+        """Our transport, and as little as can be instead of a Sender."""
+        transport, destination = self._transport(flying), self._destination("plain")
+        permits = asyncio.Semaphore(flying)
+
+        async def deliver(number: int) -> None:
+            batch = self._batches[number % BATCHES]
+            async with permits:
+                body = destination.envelope.pieces([piece.view for piece in batch.slices])
+                started = time.monotonic()
+                answer = await transport.post(destination.request(body))
+                self._note(
+                    Attempted(
+                        sync="bench",
+                        destination="cio",
+                        status=answer.status,
+                        error="",
+                        seconds=time.monotonic() - started,
+                        rows=ROWS,
+                        nbytes=len(body),
+                        encoding="identity",
+                    )
+                )
+                if destination.judge(answer, time.time()).action is not Action.DELIVERED:
+                    raise RuntimeError(f"{answer.status}")
+
+        turn = await timed(requests, all_of(requests, 2 * flying, deliver))
+        await transport.close()
+        return turn
+
+    def _transport(self, connections: int) -> HttpTransport:
+        return HttpTransport(
+            connections=connections,
+            timeouts=Timeouts(connect=10, read=30, total=30),
+            user_agent="retl-bench",
+            ca_file=self._server.ca_file,
+        )
+
+    def _destination(self, kind: str) -> Customerio:
+        encoding = "gzip" if kind == "gzip" else "identity"
+        url = self._server.url(kind)
+        return Customerio(name="cio", api_key="key", endpoint=url, encoding=encoding)
 
     async def bare(self, requests: int, flying: int, kind: str) -> Turn:
         """Nothing but aiohttp."""
@@ -283,10 +321,20 @@ async def adaptive(bench: Bench, latency: float) -> tuple[Turn, Turn, int]:
     return ours, await bench.sender(requests, Fixed(MOST), MOST, "plain"), limit.limit
 
 
+async def least(bench: Bench, flying: int, latency: float, turns: int) -> float:
+    """The share of the bare loop's requests/s that is left for as little as can be."""
+    requests = requests_for(flying, latency)
+    found = []
+    for _ in range(turns):
+        least = await bench.least(requests, flying)
+        found.append(least.rate / (await bench.bare(requests, flying, "plain")).rate)
+    return statistics.median(found)
+
+
 async def main() -> None:
     """Run and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=9)
     turns = parser.parse_args().turns
     figures: dict[str, Any] = {}
     ratios: dict[str, float] = {}
@@ -319,6 +367,11 @@ async def main() -> None:
                 f"adaptive {latency * 1e3:3.0f} ms: {ours.rate:7.1f}, {reached} in flight; "
                 f"fixed {MOST}: {fixed.rate:7.1f}; ratio {ours.rate / fixed.rate:.2f}"
             )
+        for flying, latency in LEAST:
+            server.answers_after(latency)
+            ratio = await least(bench, flying, latency, turns)
+            ratios[f"least_{latency * 1e3:.0f}ms_{flying}"] = round(ratio, 3)
+            print(f"least {latency * 1e3:5.0f} ms {flying:3} in flight: ratio {ratio:.2f}")
     goals = {}
     for about, kind in (("over TLS", "tls"), ("plain", "plain")):
         name = min((name for name in ratios if name.startswith(kind)), key=lambda one: ratios[one])
@@ -328,4 +381,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    uvloop.run(main())
+    run_async(main())
