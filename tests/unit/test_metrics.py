@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY, generate_latest
 
-from pipeline import metrics
 from pipeline.events import (
     Attempted,
     Buffered,
@@ -29,6 +28,7 @@ from pipeline.events import (
     Throttled,
 )
 from pipeline.metrics import METRICS, PrometheusObserver
+from pipeline.metrics.document import describe, document
 from pipeline.model import Reason, Result
 
 ROOT = Path(__file__).parents[2]
@@ -396,10 +396,10 @@ def test_the_version_is_the_distributions_or_unknown() -> None:
 
 def test_the_document_is_up_to_date() -> None:
     kept = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    assert kept == metrics.document(), "run: python -m pipeline.metrics > docs/metrics.md"
+    assert kept == document(), "run: python -m pipeline.metrics > docs/metrics.md"
 
 
 def test_the_document_has_a_row_for_each_metric() -> None:
-    rows = list(metrics.describe())
+    rows = list(describe())
     assert [row[0].strip("`") for row in rows] == [each.name for each in METRICS]
     assert all(len(row) == 4 and "|" not in "".join(row) for row in rows)
