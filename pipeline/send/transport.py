@@ -12,7 +12,8 @@ import asyncio
 import base64
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -35,6 +36,9 @@ _AT_ONCE = 2**20
 _WITH_HEAD = 2**16
 # One line of an answer's head, one field, and fields: as much as the usual servers take of ours.
 _LINE_BYTES, _FIELD_BYTES, _FIELDS = 8190, 8190, 128
+# asyncio's own writelines asks for no pause there, so that nobody waits for the body to be out:
+# CVE-2024-12254.
+_FORGETFUL = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 # isal level 1: 860 MB/s and core, at nearly zlib-6's size on JSON; 31: with a gzip header.
 _GZIP_LEVEL, _GZIP_WINDOW = 1, 31
 
@@ -123,6 +127,7 @@ class HttpTransport:
                 error.os_error, _ForbiddenError
             ):
                 raise DestinationRefused(hosts.refusal(error.host)) from None
+            _untie(error)
             return Answer(status=0, error=_word(error))
 
     async def close(self) -> None:
@@ -177,7 +182,10 @@ class _Body(aiohttp.Payload):
         for run in others:
             if (transport := writer.transport) is None or transport.is_closing():
                 raise aiohttp.ClientConnectionResetError
-            transport.writelines(run)
+            if _FORGETFUL:
+                transport.write(b"".join(run))
+            else:
+                transport.writelines(run)
             await writer.drain()
 
 
@@ -242,20 +250,19 @@ async def _beginning(content: aiohttp.StreamReader) -> bytes:
     return kept
 
 
-def _runs(parts: Sequence[memoryview | bytes]) -> Iterator[list[memoryview | bytes]]:
-    """What is written at once, in turn; nothing is copied."""
-    run: list[memoryview | bytes] = []
+def _runs(parts: Sequence[memoryview | bytes]) -> list[list[memoryview]]:
+    """What is written at once, in turn, and nothing of it empty; nothing is copied."""
+    runs: list[list[memoryview]] = [[]]
     room = _WITH_HEAD
     for part in parts:
-        rest = part
-        while len(rest) > room:
-            rest = memoryview(rest)
-            run.append(rest[:room])
-            yield run
-            run, rest, room = [], rest[room:], _AT_ONCE
-        run.append(rest)
-        room -= len(rest)
-    yield run
+        rest = memoryview(part)
+        while rest:
+            if not room:
+                runs.append([])
+                room = _AT_ONCE
+            runs[-1].append(rest[:room])
+            rest, room = rest[room:], room - len(runs[-1][-1])
+    return runs
 
 
 def _pieces(body: Body) -> Pieces:
@@ -265,6 +272,19 @@ def _pieces(body: Body) -> Pieces:
 def _gzip(body: Pieces) -> bytes:
     compressor = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW)
     return b"".join([*map(compressor.compress, body.parts), compressor.flush()])
+
+
+def _untie(error: Exception) -> None:
+    """Let go of the frames it came through, and so of the body.
+
+    aiohttp leaves faults of connecting in a circle with them, which only the collector unties.
+    """
+    chain: list[BaseException | None] = [error]
+    while chain:
+        one = chain.pop()
+        if one is not None and one.__traceback__ is not None:
+            one.__traceback__ = None
+            chain += (one.__cause__, one.__context__, getattr(one, "os_error", None))
 
 
 def _word(error: Exception) -> str:

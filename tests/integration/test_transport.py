@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import socket
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -111,6 +113,8 @@ BODIES = {  # the sizes of their parts
     "several runs": [10, 2 * RUN + HEAD, 3, 0, 7],
     "many parts": [7] * 20_000,
     "runs over parts": [3 * RUN, 100, RUN - 100],
+    "nothing after it": [10, 480_000, 0],
+    "nothing after a run": [HEAD, RUN, 0, 0],
 }
 
 
@@ -149,6 +153,7 @@ async def test_a_write_is_a_system_call_and_none_is_for_a_few_bytes(size: int, w
     writer.transport = create_autospec(asyncio.WriteTransport, instance=True)
     writer.transport.is_closing.return_value = False
     writer.write.side_effect = lambda chunk: written.append(len(chunk))
+    writer.transport.write.side_effect = lambda chunk: written.append(len(chunk))
     writer.transport.writelines.side_effect = lambda chunks: written.append(sum(map(len, chunks)))
     await _Body(Pieces((b"[", TEXT[:size], b"]"))).write(writer)
     assert (len(written), sum(written)) == (writes, size + 2)
@@ -232,6 +237,64 @@ async def _plain_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
     await reader.read(1)
     writer.write(OK)
     await writer.drain()
+
+
+class Bytes(bytearray):
+    """Some that can be referred to weakly."""
+
+
+async def _nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"nothing")
+    await reader.read()
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("word", ["connect", "dns", "certificate_untrusted", "tls", "reset"])
+def test_what_was_not_sent_is_not_kept(
+    word: str,
+    encoding: str,
+    loop: Callable[[], asyncio.AbstractEventLoop],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+
+    async def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    async def post() -> tuple[str | None, bool]:
+        one, body = transport(), Bytes(TEXT[:480_000])
+        secure = context if word == "certificate_untrusted" else None
+        async with server(_close_at_once if word == "reset" else _nothing, secure) as listening:
+            url = {
+                "connect": "http://127.0.0.1:1/v1",
+                "dns": "https://unknown.test/v1",
+                "tls": listening.replace("http:", "https:"),
+            }.get(word, listening)
+            if word == "dns":
+                monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", unknown)
+            kept = weakref.ref(body)
+            request = Request(
+                url=url, headers={}, body=Pieces((memoryview(body),)), encoding=encoding
+            )
+            del body
+            answer = await one.post(request)
+            del request
+            for _ in range(200):  # the thread that packed it lets go a moment later
+                if kept() is None:
+                    break
+                await asyncio.sleep(0.01)
+            gone = kept() is None
+        await one.close()
+        return answer.error, gone
+
+    gc.disable()  # what only the collector frees may be kept for long
+    try:
+        with asyncio.Runner(loop_factory=loop) as runner:
+            assert runner.run(post()) == (word, True)
+    finally:
+        gc.enable()
 
 
 async def test_nobody_listening_and_tls_that_is_none() -> None:
